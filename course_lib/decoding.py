@@ -1,0 +1,183 @@
+"""Turn a step function into text: greedy decoding, sampling, and the filters that shape the distribution.
+
+    step(token (N,), state) -> (log_probs (N, V), state)
+
+Nothing here knows a model. A state is any nesting of tuples of arrays with the stream on axis 0; it is passed on, never
+looked into. A filter maps log-probabilities (N, V) to log-probabilities that again sum to 1; filters are applied in the order
+given. The usual order is repetition_penalty, temperature, top_k, top_p, min_p: penalise, sharpen, then cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+Step = Callable[[np.ndarray, Any], tuple[Any, Any]]
+Filter = Callable[..., np.ndarray]
+
+
+def greedy(step: Step, state: Any, first: np.ndarray, length: int) -> np.ndarray:
+    """Always take the most probable token (of equals, the one with the smallest number).
+
+    Args:     step, state: see the module. first: (N,) tokens to start from. length: at least 1.
+    Returns:  tokens (length, N), without ``first``.
+    Raises:   ValueError: length below 1.
+    """
+    return _take(stream(step, state, first, lambda log_probs: log_probs.argmax(axis=1)), length)
+
+
+def sample(
+    step: Step, state: Any, first: np.ndarray, length: int, rng: np.random.Generator, filters: Sequence[Filter] = ()
+) -> np.ndarray:
+    """Draw each token from the model's distribution after the filters; same rng state, same tokens.
+
+    Args:     step, state: see the module. first: (N,) tokens to start from. length: at least 1. filters: in order.
+    Returns:  tokens (length, N), without ``first``.
+    Raises:   ValueError: length below 1.
+    """
+    return _take(stream(step, state, first, lambda log_probs: draw(log_probs, rng), filters), length)
+
+
+def stream(
+    step: Step,
+    state: Any,
+    first: np.ndarray,
+    choose: Callable[[np.ndarray], np.ndarray],
+    filters: Sequence[Filter] = (),
+) -> Iterator[np.ndarray]:
+    """Yield tokens (N,) one after the other, for ever; each is fed back with the state the step returned."""
+    token = np.atleast_1d(np.asarray(first))
+    history = [token]
+    remember = any(getattr(f, "needs_history", False) for f in filters)
+    while True:
+        log_probs, state = step(token, state)
+        log_probs = as_numpy(log_probs)
+        for f in filters:
+            log_probs = f(log_probs, np.array(history)) if getattr(f, "needs_history", False) else f(log_probs)
+        token = choose(log_probs)
+        if remember:
+            history.append(token)
+        yield token
+
+
+def draw(log_probs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One token for each row of (N, V), by inverting the cumulative distribution at a uniform number."""
+    cumulative = np.exp(log_probs, dtype=np.float64).cumsum(axis=1)
+    points = rng.random((len(cumulative), 1)) * cumulative[:, -1:]  # in [0, total): never a token of probability 0
+    return (cumulative <= points).sum(axis=1)
+
+
+def temperature(t: float) -> Filter:
+    """p ∝ p^(1/t): below 1 sharpens, above 1 flattens, 1 changes nothing.
+
+    Raises:   ValueError: t not positive (for t → 0, use greedy).
+    """
+    _require(0 < t < float("inf"), "temperature", "a positive number (greedy is its limit at 0)", t)
+    return lambda log_probs: _normalised(log_probs / t)
+
+
+def top_k(k: int) -> Filter:
+    """Keep the k most probable tokens; of equals at the edge, those with the smallest numbers.
+
+    Raises:   ValueError: k below 1.
+    """
+    _require(k >= 1 and k == int(k), "top_k", "a whole number of at least 1", k)
+
+    def keep(log_probs: np.ndarray) -> np.ndarray:
+        if k >= log_probs.shape[1]:
+            return log_probs
+        best = np.argsort(-log_probs, axis=1, kind="stable")[:, : int(k)]
+        kept = np.full_like(log_probs, -np.inf)
+        np.put_along_axis(kept, best, np.take_along_axis(log_probs, best, axis=1), axis=1)
+        return _normalised(kept)
+
+    return keep
+
+
+def top_p(p: float) -> Filter:
+    """Keep the smallest set of most probable tokens whose probabilities sum to at least p (nucleus); never none.
+
+    Raises:   ValueError: p outside (0, 1].
+    Reference: Holtzman et al. 2020.
+    """
+    _require(0 < p <= 1, "top_p", "a number in (0, 1]", p)
+
+    def keep(log_probs: np.ndarray) -> np.ndarray:
+        if p == 1:
+            return log_probs
+        order = np.argsort(-log_probs, axis=1, kind="stable")
+        ordered = np.take_along_axis(log_probs, order, axis=1)
+        before = np.exp(ordered, dtype=np.float64).cumsum(axis=1) - np.exp(ordered, dtype=np.float64)
+        kept = np.empty_like(log_probs)
+        np.put_along_axis(kept, order, np.where(before < p, ordered, -np.inf), axis=1)
+        return _normalised(kept)
+
+    return keep
+
+
+def min_p(p: float) -> Filter:
+    """Keep the tokens at least p times as probable as the most probable one: strict when the model is sure, lax when not.
+
+    Raises:   ValueError: p outside [0, 1].
+    Reference: Nguyen et al. 2024.
+    """
+    _require(0 <= p <= 1, "min_p", "a number in [0, 1]", p)
+    threshold = np.log(p) if p > 0 else -np.inf
+
+    def keep(log_probs: np.ndarray) -> np.ndarray:
+        best = log_probs.max(axis=1, keepdims=True)
+        return _normalised(np.where(log_probs >= best + threshold, log_probs, -np.inf))
+
+    return keep
+
+
+def repetition_penalty(r: float) -> Filter:
+    """Multiply the log-probability of every token seen so far in its stream by r: 1 changes nothing, above 1 discourages.
+
+    Raises:   ValueError: r below 1.
+    Reference: Keskar et al. 2019, applied to log-probabilities, which are never positive.
+    """
+    _require(1 <= r < float("inf"), "repetition_penalty", "a number of at least 1", r)
+
+    def penalise(log_probs: np.ndarray, history: np.ndarray) -> np.ndarray:
+        seen = np.zeros(log_probs.shape, bool)
+        seen[np.arange(log_probs.shape[0]), history] = True  # history: (tokens so far, N)
+        return _normalised(np.where(seen, log_probs * r, log_probs))
+
+    penalise.needs_history = True
+    return penalise
+
+
+def forbid(tokens: Sequence[int]) -> Filter:
+    """Give the listed tokens probability 0: the unknown token, padding, whatever must not be written."""
+
+    def keep(log_probs: np.ndarray) -> np.ndarray:
+        kept = log_probs.copy()
+        kept[:, list(tokens)] = -np.inf
+        return _normalised(kept)
+
+    return keep
+
+
+def as_numpy(array: Any) -> np.ndarray:
+    """NumPy's view of an array or of a torch tensor on any device."""
+    return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
+
+
+def _normalised(log_probs: np.ndarray) -> np.ndarray:
+    """Shift each row so that its probabilities sum to 1; -inf stays -inf."""
+    best = log_probs.max(axis=1, keepdims=True)
+    return log_probs - best - np.log(np.exp(log_probs - best).sum(axis=1, keepdims=True))
+
+
+def _take(tokens: Iterator[np.ndarray], length: int) -> np.ndarray:
+    _require(length >= 1, "length", "at least 1", length)
+    return np.array(list(islice(tokens, length)))
+
+
+def _require(condition: bool, name: str, expected: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"{name}: expected {expected}, got {got}")
