@@ -26,7 +26,10 @@ endif
 # Root needs leave to start Jupyter (containers); without a display a browser could only be a text browser in this terminal.
 LAB_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 LAB_BROWSER = $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(BROWSER)$(filter Darwin,$(shell uname)),,--no-browser)
-PYTEST = $(BIN)/python -m pytest -q -n 2 --dist loadscope
+
+# Two processes of one thread each: with two threads each, on two cores, they wait for one another and take 2 to 30 times as
+# long. Scope by file: a notebook must not be split between processes.
+PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n 2 --dist loadscope
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval_sanitize.cfg --nbval-cell-timeout=180
 
 help: ## list the targets

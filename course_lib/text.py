@@ -15,6 +15,7 @@ from course_lib.errors import CourseError
 
 UNKNOWN = "<unk>"  # stands for everything that training never showed
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"  # filling behind short sequences, beginning, end of a sequence
+UNKNOWN_ID = 0  # its id in a CharTokenizer
 UNKNOWN_SHOWN = "\N{REPLACEMENT CHARACTER}"  # what an unknown character looks like when decoded
 
 _CODE_POINTS = 0x110000

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -28,12 +30,12 @@ from course_lib.text import CharTokenizer
 from course_lib.trees import leaves, map_tree, named_leaves
 
 SAVE_EVERY = 20.0  # seconds between checkpoints
-EVALUATIONS = 5  # in a run, spread evenly over its budget
+EVALUATIONS = 5  # in a run, spread evenly over its budget; fewer in a run of less than two minutes
 
 
 @dataclass(frozen=True)
 class Config:
-    """What a run is asked to do. The budget is ``minutes`` of wall clock, or ``steps`` when given (then runs repeat exactly)."""
+    """What a run is asked to do. Its budget is ``minutes`` of wall clock, or ``steps`` when given: then runs repeat exactly."""
 
     data: str
     cell: str = "lstm"
@@ -42,12 +44,26 @@ class Config:
     embedding: int = 64
     batch_size: int = 32
     window: int = 64  # steps of truncated back-propagation, T
-    lr: float = 3e-3
+    lr: float | None = None  # None: by the budget, see peak_lr
     dropout: float = 0.0
     clip: float = 1.0
     minutes: float = 2.0
     steps: int | None = None
     seed: int = 0
+
+    def evaluations(self) -> int:
+        """How often the run looks at the held-out text."""
+        return EVALUATIONS if self.steps else max(1, min(EVALUATIONS, int(2.5 * self.minutes)))
+
+    def peak_lr(self) -> float:
+        """The highest learning rate of the run: a short run cannot afford small steps, a long one profits from them.
+
+        Measured on tiny Shakespeare (H = 256): about 1.5e-2 is best for half a minute, 8e-3 for two, 2.5e-3 for twenty.
+        """
+        if self.lr is not None:
+            return self.lr
+        minutes = self.steps / 2000 if self.steps else self.minutes
+        return min(2e-2, max(1.5e-3, 1.1e-2 / math.sqrt(minutes)))
 
 
 @dataclass
@@ -114,34 +130,31 @@ class Trainer:
 
         Raises:   CourseError: the loss is no longer finite. KeyboardInterrupt: after saving.
         """
-        try:
-            self._run(report)
-        except KeyboardInterrupt:
-            self.save()
-            raise
+        with _stop_requests() as requests:
+            self._run(report, requests)
         self.save()
+        if requests:
+            raise KeyboardInterrupt
         return self.progress
 
-    def _run(self, report: Callable[[Progress, dict], None]) -> None:
+    def _run(self, report: Callable[[Progress, dict], None], requests: list) -> None:
         p, config = self.progress, self.config
         saved_at, began = p.seconds, time.perf_counter() - p.seconds
         source = self._batches()
-        while (done := p.fraction(config)) < 1:
+        while (done := p.fraction(config)) < 1 and not requests:
             tokens, targets = next(source)
-            lr = config.lr * warmup_cosine(done)
+            lr = config.peak_lr() * warmup_cosine(done)
             loss, grads, state = loss_and_grads(self.params, tokens, targets, self.state, config.dropout, self.rng)
             norm = clip_global_norm_(grads, config.clip)
             if not math.isfinite(loss + norm):
                 self._stop(loss, norm)
-            # From here to the end of the step nothing may be saved in between: weights and position move together.
-            with _uninterrupted():
-                self.adam = adam_(self.params, grads, self.adam, lr)
-                self.state = state
-                p.step, p.tokens, p.batch = p.step + 1, p.tokens + tokens.size, p.batch + 1
-                p.smooth = loss if math.isnan(p.smooth) else 0.98 * p.smooth + 0.02 * loss
-                p.seconds = time.perf_counter() - began
+            self.adam = adam_(self.params, grads, self.adam, lr)
+            self.state = state
+            p.step, p.tokens, p.batch = p.step + 1, p.tokens + tokens.size, p.batch + 1
+            p.smooth = loss if math.isnan(p.smooth) else 0.98 * p.smooth + 0.02 * loss
+            p.seconds = time.perf_counter() - began
             line = {"step": p.step, "seconds": round(p.seconds, 2), "tokens": p.tokens, "nats": round(loss, 4), "lr": lr}
-            if p.fraction(config) * EVALUATIONS >= p.evaluated + 1:
+            if p.fraction(config) * config.evaluations() >= p.evaluated + 1:
                 line["validation_nats"] = self._evaluate()
                 p.seconds = time.perf_counter() - began
             if "validation_nats" in line or p.step % 50 == 1:
@@ -165,6 +178,7 @@ class Trainer:
         take = iter([saved.extra[f"{k}.{name}"] for k in "mv" for name, _ in named_leaves(self.params)])
         m, v = (map_tree(lambda _: next(take), self.params) for _ in "mv")
         self.progress = Progress(**saved.record["progress"])
+        self.progress.evaluated = int(self.progress.fraction(self.config) * self.config.evaluations())  # of a new budget
         self.adam = AdamState(m, v, self.progress.step)
         states = iter([saved.extra[f"state.{name}"] for name, _ in named_leaves(self.state)])
         self.state = map_tree(lambda _: next(states), self.state)
@@ -208,13 +222,14 @@ class Trainer:
             with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise CourseError(f"cannot write {self.folder}/history.jsonl: {error.strerror}; free some space, then --resume") from error
+            where = self.folder / "history.jsonl"
+            raise CourseError(f"cannot write {where}: {error.strerror}; free some space, then --resume") from error
 
     def _stop(self, loss: float, norm: float) -> None:
         p = self.progress
         raise CourseError(
             f"step {p.step + 1}: the loss is {loss:.3g} with gradient norm {norm:.3g}, no longer a number; "
-            f"the last checkpoint in {self.folder} is good: start again with a lower --lr than {self.config.lr:g}"
+            f"the last checkpoint in {self.folder} is good: start again with a lower --lr than {self.config.peak_lr():.2g}"
         )
 
 
@@ -238,19 +253,15 @@ def _lines(path: Path) -> Iterator[dict]:
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done."""
-    import signal
-    import threading
-
+def _stop_requests() -> Iterator[list]:
+    """Collect Ctrl-C and the request to terminate in a list, so that a step is finished, and saved, before the run stops."""
+    requests: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield requests  # only the main thread may handle signals
         return
-    pressed = []
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    before = {number: signal.signal(number, lambda n, _: requests.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield requests
     finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -227,7 +227,9 @@ def exercises(lesson: Lesson) -> list[str]:
         name = first_line(stub)
         before = lesson.source.cells[: lesson.source.cells.index(stub)]
         text = next((c.source for c in reversed(before) if c.cell_type == "markdown" and "lang-zh" not in tags(c)), "")
-        found += [f"{name}: no {what} in the text before it" for what, sign in ANNOUNCED.items() if not re.search(sign, text)]
+        found += [
+            f"{name}: no {what} in the text before it" for what, sign in ANNOUNCED.items() if not re.search(sign, text, re.M)
+        ]
         found += [f"{name}: does not raise NotImplementedError"] * ("raise NotImplementedError" not in stub.source)
         found += [f"{name}: the solution defines other names"] * (not defined(stub.source) <= defined(solution.source))
         before, after = (printed(find(lesson.editions[edition], check.id)) for edition in ("en", "instructor"))

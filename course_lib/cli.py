@@ -1,0 +1,243 @@
+"""The ``course`` command: doctor, data, train, eval, generate. Each imports what it needs, so ``--help`` is instant.
+
+A mistake of the user's ends in one line on standard error, ``error: what, and what to do``, and exit status 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from course_lib.errors import CourseError
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+data_app = typer.Typer(rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+DataOption = Annotated[str | None, typer.Option(help="A registered name (see `course data list`) or a UTF-8 text file.")]
+Positive = Annotated[int | None, typer.Option(min=1)]
+
+
+def main() -> None:
+    """Run the command; turn every expected failure into one line and exit status 2."""
+    try:
+        status = app(standalone_mode=False)
+    except CourseError as error:
+        _fail(str(error))
+    except typer.Abort:
+        _fail("interrupted")
+    except BrokenPipeError:  # `course generate ... | head`: nobody reads on, and that is no error
+        sys.stderr.close()
+        status = 0
+    except Exception as error:
+        message = getattr(error, "format_message", None)  # a usage error of typer's
+        if message is None:
+            raise
+        help_text = getattr(getattr(error, "ctx", None), "command_path", "course")
+        text = " ".join(message().split())
+        _fail(f"{text.rstrip('.')}; see `{help_text} --help`" if text else f"see `{help_text} --help`")
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def root(context: typer.Context) -> None:
+    """From RNN to LSTM: check the set-up, fetch data, train, evaluate and generate."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@data_app.callback(invoke_without_command=True)
+def data_root(context: typer.Context) -> None:
+    """List, fetch or locate the data sets."""
+    root(context)
+
+
+@app.command()
+def doctor() -> None:
+    """Check Python, packages, torch, GPU, data, models and disk; exit status 1 if something is broken."""
+    from course_lib.doctor import examine
+
+    broken = 0
+    for finding in examine():
+        print(finding, flush=True)
+        broken += finding.level == "broken"
+    print(f"{broken} broken: do what the lines with ✗ say" if broken else "All is well.")
+    raise typer.Exit(1 if broken else 0)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """Name, state and description of every data set."""
+    from course_lib.datasets import registry, status
+
+    for name, entry in registry().items():
+        print(f"{name:18} {status(name):16} {entry.description} [{entry.licence}]")
+
+
+@data_app.command("fetch")
+def data_fetch(names: Annotated[list[str], typer.Argument(help="Registered names.")]) -> None:
+    """Download data sets, verified by their SHA-256, and print where they are."""
+    from course_lib.downloads import fetch_all, lookup
+
+    for name in names:
+        lookup(name)  # a misspelt name stops before any download
+    for name in names:
+        if lookup(name).kind == "embedded":
+            print(f"{name}: comes with Python, nothing to fetch")
+        else:
+            for path in fetch_all(name):
+                print(path)
+
+
+@data_app.command("path")
+def data_path(name: Annotated[str | None, typer.Argument(help="Registered name; none: the folder.")] = None) -> None:
+    """Print where a data set's files are, fetching them if needed; without a name, the folder that downloads go to."""
+    from course_lib.downloads import cache_folder, data_folder, fetch_all
+
+    for path in fetch_all(name) if name else [data_folder() or cache_folder()]:
+        print(path)
+
+
+@app.command()
+def train(
+    data: DataOption = None,
+    cell: Annotated[Literal["rnn", "lstm", "gru"] | None, typer.Option(help="The recurrent cell. [default: lstm]")] = None,
+    hidden: Annotated[int | None, typer.Option(min=1, help="Hidden units, H. [default: 256]")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Layers, L. [default: 1]")] = None,
+    embedding: Annotated[int | None, typer.Option(min=1, help="Size of the embedding, E. [default: 64]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Streams read side by side, N. [default: 32]")] = None,
+    window: Annotated[int | None, typer.Option(min=1, help="Steps of back-propagation, T. [default: 64]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate. [default: by the budget]")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Dropout rate, in [0, 1). [default: 0]")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget in minutes of wall clock. [default: 2]")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Budget in steps instead: the run then repeats exactly.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the random numbers. [default: 0]")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder. [default: runs/DATA-CELL-HIDDEN]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, stopped or killed.")] = False,
+) -> None:
+    """Train a character language model in pure NumPy; the best weights end in OUT/best.safetensors."""
+    from course_lib.metrics import bits_per_character
+    from course_lib.training import Config, Progress, Trainer
+
+    given = {name: value for name, value in locals().items() if name in Config.__dataclass_fields__ and value is not None}
+    for name, good in {"minutes": lambda v: v > 0, "lr": lambda v: v > 0, "dropout": lambda v: 0 <= v < 1}.items():
+        if name in given and not good(given[name]):
+            wanted = "a number in [0, 1)" if name == "dropout" else "a positive number"
+            raise CourseError(f"--{name}: expected {wanted}, got {given[name]}")
+    command = " ".join(["course", *sys.argv[1:]])
+    if resume:
+        if out is None or set(given) - {"minutes"}:
+            raise CourseError("--resume takes --out, the run's folder, and at most --minutes; the run knows the rest")
+        trainer = Trainer.resume(out, minutes, command)
+    else:
+        if data is None:
+            raise CourseError("--data is missing: a registered name (`course data list`) or a text file")
+        config = Config(**given)
+        out = out or Path("runs") / f"{Path(config.data).stem}-{config.cell}-{config.hidden}"
+        trainer = Trainer(config, out, command)
+    config = trainer.config
+    print(f"{len(trainer.train):,} characters to train on, {len(trainer.validation):,} held out, V = {trainer.tokenizer.size}")
+
+    from tqdm import tqdm
+
+    total = config.steps or round(60 * config.minutes, 1)
+    bar = tqdm(total=total, unit="step" if config.steps else "s", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}")
+
+    def report(p: Progress, line: dict) -> None:
+        bar.n = min(total, p.step if config.steps else p.seconds)
+        rate = p.tokens / p.seconds
+        bits = bits_per_character(p.smooth)
+        bar.set_postfix_str(f"{p.smooth:.3f} nats, {bits:.3f} bits/char, {rate:,.0f} tokens/s", refresh=False)
+        bar.update(0)
+        if "validation_nats" in line:
+            held_out = line["validation_nats"]
+            bar.write(f"step {p.step}: held-out {held_out:.3f} nats, {bits_per_character(held_out):.3f} bits/char", sys.stdout)
+
+    try:
+        with bar:
+            done = trainer.run(report)
+    except KeyboardInterrupt:
+        raise CourseError(f"interrupted; all is saved: go on with `course train --out {out} --resume`") from None
+    print(f"best held-out {done.best:.3f} nats per character; weights in {out}/best.safetensors")
+    print(f'write with them: course generate "The quick brown fox" --checkpoint {out}')
+
+
+@app.command("eval")
+def evaluate_checkpoint(
+    source: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A shipped name, a file or a run folder.")],
+    data: DataOption = None,
+    split: Annotated[Literal["validation", "train", "all"], typer.Option(help="The part of the data.")] = "validation",
+) -> None:
+    """Score a model on a text, teacher-forced with carried state; prints JSON. Default data: what it was trained on."""
+    import json
+
+    from course_lib import checkpoint
+    from course_lib.datasets import load_corpus
+    from course_lib.language_model import evaluate
+    from course_lib.metrics import score
+
+    model = checkpoint.load(source)
+    name = data or model.record["data"]
+    corpus = load_corpus(name)
+    text = {"validation": corpus.validation, "train": corpus.train, "all": corpus.train + corpus.validation}[split]
+    tokens = model.tokenizer.encode(text)
+    if len(tokens) < 2:
+        raise CourseError(f"the {split} part of {name} has {len(tokens)} characters, and 2 are needed; use a longer text")
+    result = score(*evaluate(model.params, tokens))._asdict()
+    unknown = int((tokens == 0).sum())
+    print(json.dumps(result | {"unknown": unknown, "data": name, "split": split, "data_sha256": corpus.sha256}))
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help='The beginning, such as "The quick brown fox".')],
+    source: Annotated[str, typer.Option("--checkpoint", help="A shipped name, a file or a run folder.")] = "shakespeare",
+    length: Annotated[int, typer.Option(min=1, help="Characters to write.")] = 300,
+    temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 wilder.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Only the K most probable characters.")] = None,
+    top_p: Annotated[float, typer.Option(help="Only the most probable characters that make up P, in (0, 1].")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Only characters at least P times as probable as the best, in [0, 1].")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: characters written before become less likely.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same text. [default: a new one each time]")] = None,
+) -> None:
+    """Continue a text, character by character."""
+    from itertools import islice
+
+    import numpy as np
+
+    from course_lib import checkpoint, decoding
+    from course_lib.language_model import forward, initial_state, make_step
+    from course_lib.text import UNKNOWN_ID
+
+    try:
+        filters = [decoding.forbid([UNKNOWN_ID])]
+        if repetition_penalty != 1:
+            filters.append(decoding.repetition_penalty(repetition_penalty))
+        filters += [decoding.temperature(temperature)] + ([decoding.top_k(top_k)] if top_k else [])
+        filters += [decoding.top_p(top_p), decoding.min_p(min_p)]
+    except ValueError as error:
+        raise CourseError(f"--{str(error).replace('_', '-', 1)}") from error
+    model = checkpoint.load(source)
+    tokens = model.tokenizer.encode(prompt)
+    if unknown := model.tokenizer.unknown(prompt):
+        print(f"note: {source} has never seen {' '.join(map(repr, unknown))}; skipped", file=sys.stderr)
+    known = tokens[tokens != UNKNOWN_ID]
+    if not known.size:
+        raise CourseError("the prompt has no character that the model knows; begin with at least one letter")
+    state = initial_state(model.params, 1)
+    if known.size > 1:
+        _, state, _ = forward(model.params, known[:-1, None], state)
+    rng = np.random.default_rng(seed)
+    written = decoding.stream(make_step(model.params), state, known[-1:], lambda lp: decoding.draw(lp, rng), filters)
+    print(prompt, end="", flush=True)
+    for token in islice(written, length):
+        print(model.tokenizer.decode(token), end="", flush=True)
+    print()
