@@ -193,7 +193,10 @@ GATES = {RNNParams: 1, LSTMParams: 4, GRUParams: 3}  # blocks of H rows in each 
 def check_step(x: np.ndarray, prev: np.ndarray | LSTMState, params: tuple, axes: str = "N D") -> dict[str, int]:
     """Hold one step's arguments (or, with axes "T N D", a sequence's) to the notation; returns the sizes."""
     rows = f"{GATES[type(params)]}H"
-    states = {"h": (prev.h, "N H"), "c": (prev.c, "N H")} if isinstance(prev, LSTMState) else {"h": (prev, "N H")}
+    if isinstance(prev, LSTMState):
+        states = {"h": (prev.h, "N H"), "c": (prev.c, "N H")}
+    else:
+        states = {"prev" if axes == "N D" else "initial": (prev, "N H")}
     specs = {"W_ih": f"{rows} D", "W_hh": f"{rows} H"}
     weights = {name: (array, specs.get(name, rows)) for name, array in params._asdict().items()}
     return check_shapes(x=(x, axes), **states, **weights)

@@ -1,7 +1,7 @@
 """Save and load a trained model: one safetensors file with its configuration and its record, written whole or not at all.
 
-The header of the file carries, as JSON, the format's version, the configuration that rebuilds the model, the record of how it
-was trained, and the SHA-256 of the weights. Loading never unpickles, and refuses what it did not write.
+The header of the file carries, as JSON, the format's version, the configuration that rebuilds the model and the record of how
+it was trained; beside it, the SHA-256 of this JSON and the weights. Loading never unpickles, and refuses what it did not write.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from course_lib.trees import map_tree, named_leaves
 
 FORMAT, VERSION = "course_lib language model", 1
 SHIPPED = Path(__file__).parent.parent / "datasets" / "checkpoints"
+LARGEST_SHIPPED = 8_000_000  # bytes
 
 
 class Checkpoint(NamedTuple):
@@ -44,13 +45,36 @@ def save(
 
     Raises:   CourseError: the folder is missing or not writable, or the disk is full; nothing is left behind.
     """
-    from safetensors.numpy import save as to_bytes
+    write_atomically(path, to_bytes(params, tokenizer, config, record, extra or {}))
+
+
+def ship(source: str | Path, name: str) -> Path:
+    """Put a trained model among the shipped ones: its weights as NAME.safetensors, its record beside them as NAME.json.
+
+    Raises:   CourseError: the model was never evaluated on held-out text, or takes more than 8 MB.
+    """
+    model, path = load(source), SHIPPED / f"{name}.safetensors"
+    if "validation_nats" not in model.record:
+        raise CourseError(f"{source} records no validation_nats; ship the best checkpoint of a finished run")
+    data = to_bytes(model.params, model.tokenizer, model.config, model.record, {})
+    if len(data) > LARGEST_SHIPPED:
+        raise CourseError(f"{source} takes {len(data):,} bytes, shipped are at most {LARGEST_SHIPPED:,}; train a smaller one")
+    write_atomically(path, data)
+    write_atomically(path.with_suffix(".json"), (json.dumps(model.record, indent=1) + "\n").encode())
+    return path
+
+
+def to_bytes(
+    params: LanguageModelParams, tokenizer: CharTokenizer, config: dict, record: dict, extra: dict[str, np.ndarray]
+) -> bytes:
+    """The content of a checkpoint's file; see ``Checkpoint``."""
+    from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in named_leaves(params, "model")}
-    arrays |= {f"extra.{name}": np.ascontiguousarray(array) for name, array in (extra or {}).items()}
+    arrays |= {f"extra.{name}": np.ascontiguousarray(array) for name, array in extra.items()}
     header = {"format": FORMAT, "version": VERSION, "config": config, "tokenizer": tokenizer.to_config(), "record": record}
-    header["sha256"] = digest(arrays)
-    write_atomically(path, to_bytes(arrays, {"course_lib": json.dumps(header)}))
+    text = json.dumps(header)
+    return save(arrays, {"course_lib": text, "sha256": digest(text, arrays)})
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -82,17 +106,18 @@ def load(source: str | Path) -> Checkpoint:
     broken = f"{path} is not a whole checkpoint of this course"
     try:
         with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get("course_lib")
+            metadata = file.metadata() or {}
+            text = metadata.get("course_lib")
             arrays = {name: file.get_tensor(name) for name in file.keys()} if text else {}
         header = json.loads(text) if text else {}
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError) as error:
         raise CourseError(f"{broken} ({type(error).__name__}); it may be truncated: copy or train it again") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CourseError(f"{broken}: it was written by something else; train one with `course train`")
     if header.get("version") != VERSION:
         raise CourseError(f"{path} has version {header.get('version')}, this course_lib reads {VERSION}; train it again")
-    if header.get("sha256") != digest(arrays):
-        raise CourseError(f"{broken}: its weights do not match their checksum; copy or train it again")
+    if metadata.get("sha256") != digest(text, arrays):
+        raise CourseError(f"{broken}: it does not match its checksum; copy or train it again")
     try:
         config, record = dict(header["config"]), dict(header["record"])
         tokenizer = CharTokenizer.from_config(header["tokenizer"])
@@ -109,9 +134,10 @@ def locate(source: str | Path) -> Path:
     """The file behind a shipped name, a path to a checkpoint, or a run folder."""
     path = Path(source)
     for candidate in (path, path / "best.safetensors", path / "last.safetensors", SHIPPED / f"{source}.safetensors"):
-        if candidate.is_file():
-            return candidate
-    raise CourseError(f"no checkpoint {str(source)!r}: give {', '.join(shipped())}, a checkpoint file or a run folder")
+        with contextlib.suppress(OSError):  # a name too long for a file
+            if candidate.is_file():
+                return candidate
+    raise CourseError(f"no checkpoint {str(source)!r}: give {', '.join([*shipped(), 'a checkpoint file or a run folder'])}")
 
 
 def shipped() -> list[str]:
@@ -119,9 +145,9 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
-def digest(arrays: dict[str, np.ndarray]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
-    total = hashlib.sha256()
+def digest(text: str, arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 over the header's text, then names, dtypes, shapes and bytes of the arrays in the order of their names."""
+    total = hashlib.sha256(text.encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
@@ -131,17 +157,25 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
 
 def _rebuild(config: dict, arrays: dict[str, np.ndarray]) -> Any:
     """Put the arrays into the tree that the configuration describes; every name, shape and dtype must fit."""
-    count = sum(array.size for name, array in arrays.items() if name.startswith("model."))
-    if config["vocab_size"] * config["embedding_size"] + config["num_layers"] * config["hidden_size"] ** 2 > count:
-        raise ValueError("the configuration asks for more weights than the file holds")
+    model = {name: array for name, array in arrays.items() if name.startswith("model.")}
+    V, E, H, L = (config[f] for f in ("vocab_size", "embedding_size", "hidden_size", "num_layers"))
+    if L > len(model) or V * (E + H) + H * (E + (2 * L - 1) * H) > sum(array.size for array in model.values()):
+        raise ValueError("its configuration asks for more weights than it holds")  # before init takes the memory
     template = init(**config, seed=0)
-    names = [name for name, _ in named_leaves(template, "model")]
-    if sorted(names) != sorted(name for name in arrays if name.startswith("model.")):
+    if model.keys() != {name for name, _ in named_leaves(template, "model")}:
         raise ValueError("the names of its weights do not fit its configuration")
-    in_order = iter(names)
+    return fill(template, model, "model")
+
+
+def fill(template: Any, arrays: dict[str, np.ndarray], prefix: str) -> Any:
+    """A tree like the template, from the arrays called ``prefix.name``.
+
+    Raises:   KeyError: one is missing. ValueError: one has another shape or dtype, or an entry that is not finite.
+    """
+    names = (name for name, _ in named_leaves(template, prefix))
 
     def place(expected: np.ndarray) -> np.ndarray:
-        name = next(in_order)
+        name = next(names)
         array = arrays[name]
         if array.shape != expected.shape or array.dtype != expected.dtype or not np.isfinite(array).all():
             raise ValueError(f"{name}: expected finite {expected.dtype} {expected.shape}, got {array.dtype} {array.shape}")

@@ -5,7 +5,10 @@ A mistake of the user's ends in one line on standard error, ``error: what, and w
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,20 +21,27 @@ data_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 DataOption = Annotated[str | None, typer.Option(help="A registered name (see `course data list`) or a UTF-8 text file.")]
-Positive = Annotated[int | None, typer.Option(min=1)]
 
 
 def main() -> None:
     """Run the command; turn every expected failure into one line and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()
     except CourseError as error:
         _fail(str(error))
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted")
-    except BrokenPipeError:  # `course generate ... | head`: nobody reads on, and that is no error
-        sys.stderr.close()
-        status = 0
+    except MemoryError:
+        _fail("not enough memory; choose a smaller --hidden, --embedding, --batch-size or text")
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try, and fail, to write the rest when it ends
+        if not isinstance(error, BrokenPipeError):
+            where = f": {error.filename}" if error.filename else ""
+            _fail(f"{error.strerror or error}{where}; free some space, or mend the permissions")
+        status = 0  # `course generate ... | head`: nobody reads on, and that is no error
     except Exception as error:
         message = getattr(error, "format_message", None)  # a usage error of typer's
         if message is None:
@@ -43,8 +53,18 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
+
+
+@contextmanager
+def _options() -> Iterator[None]:
+    """Turn the library's ``top_p: expected ...`` into ``error: --top-p: expected ...``."""
+    try:
+        yield
+    except ValueError as error:
+        name, _, rest = str(error).partition(":")
+        raise CourseError(f"--{name.replace('_', '-')}:{rest}") from error
 
 
 @app.callback(invoke_without_command=True)
@@ -124,15 +144,15 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, stopped or killed.")] = False,
 ) -> None:
     """Train a character language model in pure NumPy; the best weights end in OUT/best.safetensors."""
-    from course_lib.metrics import bits_per_character
-    from course_lib.training import Config, Progress, Trainer
+    import shlex
+
+    from course_lib.progress import ProgressBar
+    from course_lib.training import Config, Trainer
 
     given = {name: value for name, value in locals().items() if name in Config.__dataclass_fields__ and value is not None}
-    for name, good in {"minutes": lambda v: v > 0, "lr": lambda v: v > 0, "dropout": lambda v: 0 <= v < 1}.items():
-        if name in given and not good(given[name]):
-            wanted = "a number in [0, 1)" if name == "dropout" else "a positive number"
-            raise CourseError(f"--{name}: expected {wanted}, got {given[name]}")
-    command = " ".join(["course", *sys.argv[1:]])
+    with _options():
+        config = Config(**({"data": ""} | given))
+    command = shlex.join(["course", *sys.argv[1:]])
     if resume:
         if out is None or set(given) - {"minutes"}:
             raise CourseError("--resume takes --out, the run's folder, and at most --minutes; the run knows the rest")
@@ -140,33 +160,17 @@ def train(
     else:
         if data is None:
             raise CourseError("--data is missing: a registered name (`course data list`) or a text file")
-        config = Config(**given)
         out = out or Path("runs") / f"{Path(config.data).stem}-{config.cell}-{config.hidden}"
         trainer = Trainer(config, out, command)
     config = trainer.config
     print(f"{len(trainer.train):,} characters to train on, {len(trainer.validation):,} held out, V = {trainer.tokenizer.size}")
 
-    from tqdm import tqdm
-
-    total = config.steps or round(60 * config.minutes, 1)
-    bar = tqdm(total=total, unit="step" if config.steps else "s", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}")
-
-    def report(p: Progress, line: dict) -> None:
-        bar.n = min(total, p.step if config.steps else p.seconds)
-        rate = p.tokens / p.seconds
-        bits = bits_per_character(p.smooth)
-        bar.set_postfix_str(f"{p.smooth:.3f} nats, {bits:.3f} bits/char, {rate:,.0f} tokens/s", refresh=False)
-        bar.update(0)
-        if "validation_nats" in line:
-            held_out = line["validation_nats"]
-            bar.write(f"step {p.step}: held-out {held_out:.3f} nats, {bits_per_character(held_out):.3f} bits/char", sys.stdout)
-
     try:
-        with bar:
-            done = trainer.run(report)
+        with ProgressBar(config, trainer.progress) as bar:
+            best = trainer.run(bar.report).best
     except KeyboardInterrupt:
-        raise CourseError(f"interrupted; all is saved: go on with `course train --out {out} --resume`") from None
-    print(f"best held-out {done.best:.3f} nats per character; weights in {out}/best.safetensors")
+        raise CourseError(f"interrupted; all is saved: go on with `{shlex.join(['course', 'train', '--out', str(out), '--resume'])}`") from None
+    print(f"best held-out {best:.3f} nats per character; weights in {out}/best.safetensors")
     print(f'write with them: course generate "The quick brown fox" --checkpoint {out}')
 
 
@@ -185,7 +189,9 @@ def evaluate_checkpoint(
     from course_lib.metrics import score
 
     model = checkpoint.load(source)
-    name = data or model.record["data"]
+    name = data or model.record.get("data")
+    if not isinstance(name, str):
+        raise CourseError(f"{source} does not say what it was trained on; give --data")
     corpus = load_corpus(name)
     text = {"validation": corpus.validation, "train": corpus.train, "all": corpus.train + corpus.validation}[split]
     tokens = model.tokenizer.encode(text)
@@ -217,21 +223,20 @@ def generate(
     from course_lib.language_model import forward, initial_state, make_step
     from course_lib.text import UNKNOWN_ID
 
-    try:
+    with _options():
         filters = [decoding.forbid([UNKNOWN_ID])]
         if repetition_penalty != 1:
             filters.append(decoding.repetition_penalty(repetition_penalty))
         filters += [decoding.temperature(temperature)] + ([decoding.top_k(top_k)] if top_k else [])
         filters += [decoding.top_p(top_p), decoding.min_p(min_p)]
-    except ValueError as error:
-        raise CourseError(f"--{str(error).replace('_', '-', 1)}") from error
     model = checkpoint.load(source)
     tokens = model.tokenizer.encode(prompt)
-    if unknown := model.tokenizer.unknown(prompt):
-        print(f"note: {source} has never seen {' '.join(map(repr, unknown))}; skipped", file=sys.stderr)
     known = tokens[tokens != UNKNOWN_ID]
     if not known.size:
         raise CourseError("the prompt has no character that the model knows; begin with at least one letter")
+    if unknown := model.tokenizer.unknown(prompt):
+        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+        print(f"note: {source} has never seen {' '.join(map(repr, unknown[:10]))}{more}; skipped", file=sys.stderr)
     state = initial_state(model.params, 1)
     if known.size > 1:
         _, state, _ = forward(model.params, known[:-1, None], state)

@@ -76,7 +76,13 @@ def temperature(t: float) -> Filter:
     Raises:   ValueError: t not positive (for t → 0, use greedy).
     """
     _require(0 < t < float("inf"), "temperature", "a positive number (greedy is its limit at 0)", t)
-    return lambda log_probs: _normalised(log_probs / t)
+
+    def sharpen(log_probs: np.ndarray) -> np.ndarray:
+        below_best = log_probs - log_probs.max(axis=1, keepdims=True)  # before dividing: the best stays finite at any t
+        with np.errstate(over="ignore"):
+            return _normalised((below_best / np.float64(t)).astype(log_probs.dtype))
+
+    return sharpen
 
 
 def top_k(k: int) -> Filter:
@@ -84,7 +90,7 @@ def top_k(k: int) -> Filter:
 
     Raises:   ValueError: k below 1.
     """
-    _require(k >= 1 and k == int(k), "top_k", "a whole number of at least 1", k)
+    _require(k >= 1 and k % 1 == 0, "top_k", "a whole number of at least 1", k)
 
     def keep(log_probs: np.ndarray) -> np.ndarray:
         if k >= log_probs.shape[1]:
@@ -152,11 +158,15 @@ def repetition_penalty(r: float) -> Filter:
 
 
 def forbid(tokens: Sequence[int]) -> Filter:
-    """Give the listed tokens probability 0: the unknown token, padding, whatever must not be written."""
+    """Give the listed tokens probability 0: the unknown token, padding, whatever must not be written.
+
+    Raises:   ValueError: when used, if no other token is possible (forbid first, cut afterwards).
+    """
 
     def keep(log_probs: np.ndarray) -> np.ndarray:
         kept = log_probs.copy()
         kept[:, list(tokens)] = -np.inf
+        _require((kept.max(axis=1) > -np.inf).all(), "forbid", "some other token that is possible", list(tokens))
         return _normalised(kept)
 
     return keep

@@ -31,19 +31,20 @@ class Finding(NamedTuple):
 
 def examine() -> Iterator[Finding]:
     """Yield the findings one after the other; the installation is broken if one of them is."""
-    yield _python()
-    yield from _packages()
-    yield from _torch()
-    yield from _data()
-    yield from _models()
-    yield _disk()
+    for check in (_python, _packages, _torch, _data, _models, _disk):
+        try:
+            yield from check()
+        except Exception as error:  # whatever is wrong with this machine, the other checks go on
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            yield Finding("broken", f"{check.__name__[1:]}: {why}; run make setup")
 
 
-def _python() -> Finding:
+def _python() -> Iterator[Finding]:
     text = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"
     if sys.version_info < (3, 11):  # noqa: UP036 - pip refuses older ones, a copied folder does not
-        return Finding("broken", f"{text}: the course needs 3.11 or newer; make setup PYTHON=/path/to/python3.12")
-    return Finding("good", text)
+        yield Finding("broken", f"{text}: the course needs 3.11 or newer; make setup PYTHON=/path/to/python3.12")
+    else:
+        yield Finding("good", text)
 
 
 def _packages() -> Iterator[Finding]:
@@ -101,7 +102,7 @@ def _data() -> Iterator[Finding]:
     if folder:
         yield Finding("good", f"COURSE_DATA: {folder}")
     existing = next(parent for parent in (cache, *cache.parents) if parent.exists())
-    if os.access(existing, os.W_OK):
+    if existing.is_dir() and os.access(existing, os.W_OK):
         yield Finding("good", f"downloads go to {cache}")
     else:
         yield Finding("broken", f"cannot write to {existing}, where downloads go; name another folder in COURSE_CACHE")
@@ -115,19 +116,22 @@ def _data() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
+    good = []
     for name in checkpoint.shipped():
         try:
-            checkpoint.load(name)
+            checkpoint.load(checkpoint.SHIPPED / f"{name}.safetensors")
+            good.append(name)
         except CourseError as error:
             yield Finding("broken", f"shipped model {name}: {error}")
-    if checkpoint.shipped():
-        yield Finding("good", f"shipped models: {', '.join(checkpoint.shipped())}")
-    else:
+    if good:
+        yield Finding("good", f"shipped models: {', '.join(good)}")
+    if not checkpoint.shipped():
         yield Finding("broken", f"no shipped models in {checkpoint.SHIPPED}; clone the course again")
 
 
-def _disk() -> Finding:
+def _disk() -> Iterator[Finding]:
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < 0.1:
-        return Finding("broken", f"{free:.2f} GB free on the disk of {ROOT}; free at least 0.1 GB")
-    return Finding("good" if free > 1 else "note", f"{free:.1f} GB free on the disk")
+        yield Finding("broken", f"{free:.2f} GB free on the disk of {ROOT}; free at least 0.1 GB")
+    else:
+        yield Finding("good" if free > 1 else "note", f"{free:.1f} GB free on the disk")

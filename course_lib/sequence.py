@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from course_lib.cells import GRUParams, LSTMParams, LSTMState, RNNParams, check_step
+from course_lib.shapes import check_shapes
 from course_lib.unroll import (
     check_lengths,
     check_result,
@@ -96,7 +97,7 @@ def rnn_backward(
         dh = np.matmul(W_hh_T, dh)
     dx, dW_ih, db = input_gradients(da_all, x, params.W_ih)
     dinitial = initial_gradient(dh, dfinal, lengths)
-    check_result(dinitial, dhs=dhs, dfinal=dfinal)
+    check_result(dinitial, dfinal=dfinal, dhs=dhs)
     return dx, dinitial, RNNParams(dW_ih, recurrent_gradient(da_all, hs), db)
 
 
@@ -142,6 +143,7 @@ def lstm_backward(
     """
     x, hs, cs, gates, params, lengths = cache
     H = hs.shape[2]
+    check_shapes(h=(hs[0], "N H"), dh=(dfinal.h, "N H"), dc=(dfinal.c, "N H"))
     dhs, dh = output_gradients(dhs, dfinal.h, hs, lengths)
     dc = np.array(dfinal.c.T, hs.dtype, order="C") if lengths is None else np.zeros_like(dh)
     da_all, da, W_hh_T = _backward_buffers(x, params, hs.dtype)
@@ -173,7 +175,7 @@ def lstm_backward(
         np.matmul(W_hh_T, da, out=dh)
     dx, dW_ih, db = input_gradients(da_all, x, params.W_ih)
     dinitial = LSTMState(*(initial_gradient(d, df, lengths) for d, df in zip((dh, dc), dfinal, strict=True)))
-    check_result(dinitial.h, dhs=dhs, dh=dfinal.h, dc=dfinal.c)
+    check_result(np.stack(dinitial), dh=dfinal.h, dc=dfinal.c, dhs=dhs)
     return dx, dinitial, LSTMParams(dW_ih, recurrent_gradient(da_all, hs), db)
 
 
@@ -243,7 +245,7 @@ def gru_backward(
     dx, dW_ih, db_ih = input_gradients(da_all, x, params.W_ih)
     dW_hh = np.vstack([recurrent_gradient(da_all[: 2 * H], hs), recurrent_gradient(dh_n_all, hs)])
     dinitial = initial_gradient(dh, dfinal, lengths)
-    check_result(dinitial, dhs=dhs, dfinal=dfinal)
+    check_result(dinitial, dfinal=dfinal, dhs=dhs)
     db_hh = np.concatenate([db_ih[: 2 * H], dh_n_all.sum((1, 2))])
     return dx, dinitial, GRUParams(dW_ih, dW_hh, db_ih, db_hh)
 

@@ -37,7 +37,8 @@ def check_shapes(**arrays: tuple[np.ndarray, str]) -> dict[str, int]:
             axis = f"{factor if factor > 1 else ''}{letter}"
             if letter not in sizes:
                 if size % factor or size == 0:
-                    raise ShapeError(f"{name}: axis {axis} should be a positive multiple of {factor}, got shape {shape}")
+                    wanted = f"a positive multiple of {factor}" if factor > 1 else "at least 1"
+                    raise ShapeError(f"{name}: axis {axis} should be {wanted}, got shape {shape}")
                 sizes[letter], origin[letter] = size // factor, name
             elif size != factor * sizes[letter]:
                 why = f"{letter} = {sizes[letter]} from {origin[letter]}"

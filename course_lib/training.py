@@ -1,8 +1,8 @@
 """Train a language model within a budget of minutes or steps, in a folder that survives being killed.
 
-A run folder holds ``run.json`` (what was asked), ``history.jsonl`` (one JSON object a line), ``last.safetensors`` (all that is
-needed to go on: weights, optimiser, position in the text, random state) and ``best.safetensors`` (the weights with the lowest
-validation nats so far).
+A run folder holds ``last.safetensors`` (all that is needed to go on: what was asked, weights, optimiser, position in the text,
+random state; there from the first moment on), ``history.jsonl`` (one JSON object a line) and ``best.safetensors`` (the weights
+with the lowest validation nats so far).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,66 +22,15 @@ from typing import Any
 import numpy as np
 
 from course_lib import checkpoint
+from course_lib.budget import Config, Progress
 from course_lib.datasets import Corpus, batches, load_corpus
 from course_lib.errors import CourseError
 from course_lib.language_model import LanguageModelParams, evaluate, init, initial_state, loss_and_grads
 from course_lib.optim import AdamState, adam_, adam_init, clip_global_norm_, warmup_cosine
 from course_lib.text import CharTokenizer
-from course_lib.trees import leaves, map_tree, named_leaves
+from course_lib.trees import leaves, named_leaves
 
 SAVE_EVERY = 20.0  # seconds between checkpoints
-EVALUATIONS = 5  # in a run, spread evenly over its budget; fewer in a run of less than two minutes
-
-
-@dataclass(frozen=True)
-class Config:
-    """What a run is asked to do. Its budget is ``minutes`` of wall clock, or ``steps`` when given: then runs repeat exactly."""
-
-    data: str
-    cell: str = "lstm"
-    hidden: int = 256
-    layers: int = 1
-    embedding: int = 64
-    batch_size: int = 32
-    window: int = 64  # steps of truncated back-propagation, T
-    lr: float | None = None  # None: by the budget, see peak_lr
-    dropout: float = 0.0
-    clip: float = 1.0
-    minutes: float = 2.0
-    steps: int | None = None
-    seed: int = 0
-
-    def evaluations(self) -> int:
-        """How often the run looks at the held-out text."""
-        return EVALUATIONS if self.steps else max(1, min(EVALUATIONS, int(2.5 * self.minutes)))
-
-    def peak_lr(self) -> float:
-        """The highest learning rate of the run: a short run cannot afford small steps, a long one profits from them.
-
-        Measured on tiny Shakespeare (H = 256): about 1.5e-2 is best for half a minute, 8e-3 for two, 2.5e-3 for twenty.
-        """
-        if self.lr is not None:
-            return self.lr
-        minutes = self.steps / 2000 if self.steps else self.minutes
-        return min(2e-2, max(1.5e-3, 1.1e-2 / math.sqrt(minutes)))
-
-
-@dataclass
-class Progress:
-    """Where a run stands."""
-
-    step: int = 0
-    seconds: float = 0.0
-    tokens: int = 0
-    batch: int = 0  # in the current pass over the text
-    smooth: float = math.nan  # running mean of the training nats
-    best: float = math.inf  # lowest validation nats
-    evaluated: int = 0  # evaluations done
-
-    def fraction(self, config: Config) -> float:
-        """The part of the budget that is used, in [0, 1]."""
-        used = self.step / config.steps if config.steps else self.seconds / (60 * config.minutes)
-        return min(1.0, used)
 
 
 class Trainer:
@@ -109,30 +58,37 @@ class Trainer:
             self._restore(saved)
         else:
             _new_folder(folder)
-            checkpoint.write_atomically(folder / "run.json", json.dumps(asdict(config), indent=1).encode())
+        self.save()
 
     @classmethod
     def resume(cls, folder: Path, minutes: float | None = None, command: str = "") -> Trainer:
-        """Pick up a run where its last checkpoint left it; ``minutes`` may change its budget."""
-        try:
-            config = Config(**json.loads((folder / "run.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise CourseError(f"{folder} holds no run to resume (no readable run.json); start one without --resume") from error
+        """Pick up a run where its last checkpoint left it; ``minutes`` may change its budget.
+
+        Raises:   CourseError: no run, no text, another text, or a damaged checkpoint. ValueError: minutes not positive.
+        """
         last = folder / "last.safetensors"
         if not last.is_file():
-            raise CourseError(f"{folder} stopped before its first checkpoint; delete it and start again")
-        if minutes is not None:
-            config = replace(config, minutes=minutes)
-        return cls(config, folder, command, checkpoint.load(last))
+            raise CourseError(f"{folder} holds no run to resume (no last.safetensors); start one without --resume")
+        saved = checkpoint.load(last)
+        try:
+            config, begun = Config(**saved.record["run"]), str(saved.record["command"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CourseError(f"{last} is no run to go on with, but a model alone; start a new run") from error
+        if minutes is None:
+            return cls(config, folder, begun, saved)
+        return cls(replace(config, minutes=minutes, steps=None), folder, f"{begun}; {command}", saved)
 
     def run(self, report: Callable[[Progress, dict], None] = lambda progress, line: None) -> Progress:
         """Train until the budget is used; ``report`` sees the progress after each step, and each line of the history.
 
         Raises:   CourseError: the loss is no longer finite. KeyboardInterrupt: after saving.
         """
-        with _stop_requests() as requests:
-            self._run(report, requests)
-        self.save()
+        with _stop_requests() as requests, np.errstate(all="ignore"):  # the loss is looked at in each step
+            try:
+                self._run(report, requests)
+            except ValueError as error:  # the library met NaN
+                self._stop(str(error))
+            self.save()
         if requests:
             raise KeyboardInterrupt
         return self.progress
@@ -147,7 +103,7 @@ class Trainer:
             loss, grads, state = loss_and_grads(self.params, tokens, targets, self.state, config.dropout, self.rng)
             norm = clip_global_norm_(grads, config.clip)
             if not math.isfinite(loss + norm):
-                self._stop(loss, norm)
+                self._stop(f"the loss is {loss:.3g} with gradient norm {norm:.3g}")
             self.adam = adam_(self.params, grads, self.adam, lr)
             self.state = state
             p.step, p.tokens, p.batch = p.step + 1, p.tokens + tokens.size, p.batch + 1
@@ -166,23 +122,30 @@ class Trainer:
 
     def save(self) -> None:
         """Write last.safetensors: the run can go on from here."""
+        if not all(np.isfinite(array).all() for array in leaves(self.params)):
+            self._stop("a weight is too large")
         extra = {f"m.{name}": array for name, array in named_leaves(self.adam.m)}
         extra |= {f"v.{name}": array for name, array in named_leaves(self.adam.v)}
         extra |= {f"state.{name}": array for name, array in named_leaves(self.state)}
-        record = self._record() | {"progress": asdict(self.progress), "random": self.rng.bit_generator.state}
-        checkpoint.save(self.folder / "last.safetensors", self.params, self.tokenizer, self.model, record, extra)
+        run = {"run": asdict(self.config), "progress": asdict(self.progress), "random": self.rng.bit_generator.state}
+        checkpoint.save(self.folder / "last.safetensors", self.params, self.tokenizer, self.model, self._record() | run, extra)
 
     def _restore(self, saved: checkpoint.Checkpoint) -> None:
         if saved.record.get("data_sha256") != self.corpus.sha256:
             raise CourseError(f"{self.config.data} is not the text this run began with; restore it, or start a new run")
-        take = iter([saved.extra[f"{k}.{name}"] for k in "mv" for name, _ in named_leaves(self.params)])
-        m, v = (map_tree(lambda _: next(take), self.params) for _ in "mv")
-        self.progress = Progress(**saved.record["progress"])
+        try:
+            if saved.config != self.model:
+                raise ValueError("it holds another model than was asked for")
+            self.progress = Progress(**saved.record["progress"])
+            m, v = (checkpoint.fill(self.params, saved.extra, kind) for kind in "mv")
+            self.adam = AdamState(m, v, self.progress.step)
+            self.state = checkpoint.fill(self.state, saved.extra, "state")
+            self.rng.bit_generator.state = saved.record["random"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CourseError(f"{self.folder} cannot go on from last.safetensors ({error}); start a new run") from error
         self.progress.evaluated = int(self.progress.fraction(self.config) * self.config.evaluations())  # of a new budget
-        self.adam = AdamState(m, v, self.progress.step)
-        states = iter([saved.extra[f"state.{name}"] for name, _ in named_leaves(self.state)])
-        self.state = map_tree(lambda _: next(states), self.state)
-        self.rng.bit_generator.state = saved.record["random"]
+        for partial in self.folder.glob(".*.partial"):  # left by a run that was killed while writing
+            partial.unlink()
         history = self.folder / "history.jsonl"
         kept = [line for line in _lines(history) if line["step"] <= self.progress.step]
         checkpoint.write_atomically(history, "".join(json.dumps(line) + "\n" for line in kept).encode())
@@ -197,6 +160,8 @@ class Trainer:
     def _evaluate(self) -> float:
         nats, count = evaluate(self.params, self.validation)
         p = self.progress
+        if not math.isfinite(nats):
+            self._stop("the held-out loss is not finite")
         p.evaluated += 1
         if nats / count < p.best:
             p.best = nats / count
@@ -218,26 +183,28 @@ class Trainer:
         }
 
     def _log(self, line: dict) -> None:
+        where = self.folder / "history.jsonl"
         try:
-            with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
+            with where.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            where = self.folder / "history.jsonl"
+        except OSError as error:  # half a line may stand there now; resuming drops it
             raise CourseError(f"cannot write {where}: {error.strerror}; free some space, then --resume") from error
 
-    def _stop(self, loss: float, norm: float) -> None:
-        p = self.progress
+    def _stop(self, what: str) -> None:
         raise CourseError(
-            f"step {p.step + 1}: the loss is {loss:.3g} with gradient norm {norm:.3g}, no longer a number; "
-            f"the last checkpoint in {self.folder} is good: start again with a lower --lr than {self.config.peak_lr():.2g}"
+            f"training broke down after step {self.progress.step}: {what}; start again with a lower --lr than "
+            f"{self.config.peak_lr():.2g} (the last checkpoint in {self.folder} is good)"
         )
 
 
 def _new_folder(folder: Path) -> None:
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            what = "already holds a run: add --resume to go on with it" if (folder / "run.json").exists() else "is not empty"
-            raise CourseError(f"{folder} {what}, or choose another --out")
+        if (folder / "last.safetensors").exists():
+            raise CourseError(f"{folder} already holds a run: add --resume to go on with it, or choose another --out")
+        if folder.exists() and not folder.is_dir():
+            raise CourseError(f"{folder} is a file; choose another --out")
+        if folder.exists() and any(path.suffix != ".partial" for path in folder.iterdir()):  # .partial: of a killed run
+            raise CourseError(f"{folder} is not empty; choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CourseError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from error
@@ -247,9 +214,11 @@ def _lines(path: Path) -> Iterator[dict]:
     """The whole lines of a history; a run killed while writing leaves half a line, which is dropped."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with contextlib.suppress(ValueError):
-            yield json.loads(line)
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                yield line
 
 
 @contextlib.contextmanager

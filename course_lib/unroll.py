@@ -54,7 +54,7 @@ def lstm_activations_(a: np.ndarray, H: int) -> None:
 
 
 def check_lengths(lengths: np.ndarray | None, T: int, N: int) -> np.ndarray | None:
-    """Return lengths as an integer array (N,) with entries in [0, T], or raise ShapeError / ValueError."""
+    """Return lengths as a signed integer array (N,) with entries in [0, T], or raise ShapeError / ValueError."""
     if lengths is None:
         return None
     lengths = np.asarray(lengths)
@@ -62,7 +62,7 @@ def check_lengths(lengths: np.ndarray | None, T: int, N: int) -> np.ndarray | No
         raise ShapeError(f"lengths: axis N should be {N} (N = {N} from x), got shape {lengths.shape}")
     if not np.issubdtype(lengths.dtype, np.integer) or lengths.min() < 0 or lengths.max() > T:
         raise ValueError(f"lengths: expected integers in [0, {T}], got {lengths.tolist()}")
-    return lengths
+    return lengths.astype(np.intp)
 
 
 def outputs(hs: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
@@ -104,7 +104,7 @@ def reverse(x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
     """Reverse (T, N, ...) in time; with lengths, each stream's real steps only, the padding staying behind them."""
     if lengths is None:
         return x[::-1]
-    t = np.arange(len(x))[:, None]
+    t, lengths = np.arange(len(x))[:, None], np.asarray(lengths, np.intp)
     return x[np.where(t < lengths, lengths - 1 - t, t), np.arange(x.shape[1])]
 
 

@@ -36,7 +36,7 @@ ANNOUNCED = {  # in the text cell before an exercise
     "heading with 'Exercise'": r"^#+ .*Exercise",
     "difficulty": r"\b(easy|medium|hard)\b",
     "'<number> minutes'": r"\d+ minutes",
-    "hint in <details>": "<details>",
+    "hint in <details>": "<details",
 }
 
 
@@ -74,7 +74,7 @@ def prose(markdown: str) -> list[str]:
     Tables, fenced code and displayed equations are looked at, not read; an inline formula or name is one word.
     """
     text = re.sub(r"```.*?```|\$\$.*?\$\$|<!--.*?-->|^ *\|.*?$", " ", markdown, flags=re.DOTALL | re.MULTILINE)
-    folded = r"<details>(.*?)</details>"
+    folded = r"<details[^>]*>(.*?)</details>"
     parts = [re.sub(folded, " ", text, flags=re.DOTALL), *re.findall(folded, text, flags=re.DOTALL)]
     plain = []
     for part in parts:

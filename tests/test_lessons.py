@@ -168,7 +168,7 @@ VIOLATIONS = {
         lambda lesson: lesson.source.cells.append(copy.deepcopy(cell(lesson, "return 2", "source"))),
         replacer("easy", "fun", "source"),
         replacer("2 minutes", "soon", "source"),
-        replacer("details", "p", "source"),
+        replacer("<details", "<p", "source"),
         replacer("Exercise", "Task", "source"),
         same_check,
         setter("not written", outputs=[]),

@@ -1,0 +1,81 @@
+"""What a training run is asked to do, and where it stands."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+EVALUATIONS = 5  # in a run, spread evenly over its budget; fewer in a run of less than two minutes
+LARGEST = 1 << 16  # hidden units, or entries of an embedding: one more digit is a slip of the finger
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a run is asked to do. Its budget is ``minutes`` of wall clock, or ``steps`` when given: then runs repeat exactly.
+
+    Raises:   ValueError: naming the field, what was expected and what came.
+    """
+
+    data: str
+    cell: str = "lstm"
+    hidden: int = 256
+    layers: int = 1
+    embedding: int = 64
+    batch_size: int = 32
+    window: int = 64  # steps of truncated back-propagation, T
+    lr: float | None = None  # None: by the budget, see peak_lr
+    dropout: float = 0.0
+    clip: float = 1.0
+    minutes: float = 2.0
+    steps: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, good, expected in (
+            ("cell", self.cell in ("rnn", "lstm", "gru"), "rnn, lstm or gru"),
+            ("hidden", 1 <= self.hidden <= LARGEST, f"1 to {LARGEST}"),
+            ("layers", 1 <= self.layers <= 100, "1 to 100"),
+            ("embedding", 1 <= self.embedding <= LARGEST, f"1 to {LARGEST}"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("window", self.window >= 1, "at least 1"),
+            ("lr", self.lr is None or 0 < self.lr < math.inf, "a positive number"),
+            ("dropout", 0 <= self.dropout < 1, "a number in [0, 1)"),
+            ("clip", self.clip > 0, "a positive number"),
+            ("minutes", 0 < self.minutes < 1e6, "a positive number below a million"),
+            ("steps", self.steps is None or self.steps >= 1, "at least 1"),
+            ("seed", self.seed >= 0, "at least 0"),
+        ):
+            if not good:
+                raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)}")
+
+    def evaluations(self) -> int:
+        """How often the run looks at the held-out text."""
+        return EVALUATIONS if self.steps else max(1, min(EVALUATIONS, int(2.5 * self.minutes)))
+
+    def peak_lr(self) -> float:
+        """The highest learning rate of the run: a short run cannot afford small steps, a long one profits from them.
+
+        Measured on tiny Shakespeare (H = 256): about 1.5e-2 is best for half a minute, 8e-3 for two, 2.5e-3 for twenty.
+        """
+        if self.lr is not None:
+            return self.lr
+        minutes = self.steps / 2000 if self.steps else self.minutes
+        return min(2e-2, max(1.5e-3, 1.1e-2 / math.sqrt(minutes)))
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    batch: int = 0  # in the current pass over the text
+    smooth: float = math.nan  # running mean of the training nats
+    best: float = math.inf  # lowest validation nats
+    evaluated: int = 0  # evaluations done
+
+    def fraction(self, config: Config) -> float:
+        """The part of the budget that is used, in [0, 1]."""
+        used = self.step / config.steps if config.steps else self.seconds / (60 * config.minutes)
+        return min(1.0, used)

@@ -1,0 +1,126 @@
+"""Figures of the lessons. Each function draws on an ``Axes`` (a new one if none is given) and returns it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+STYLE = Path(__file__).with_name("course.mplstyle")
+BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+
+
+def new_axes(ax: Axes | None, **size: object) -> Axes:
+    """``ax``, or the axes of a new figure in the course's style."""
+    if ax is not None:
+        return ax
+    plt.style.use(STYLE)
+    return plt.subplots(**size)[1]
+
+
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str, title: str, ax: Axes | None = None
+) -> Axes:
+    """Lines with their names at their right ends, so that no legend has to be matched by colour.
+
+    Args:     series: name -> (x, y), equally long.
+    """
+    ax = new_axes(ax)
+    ends = []
+    for name, (x, y) in series.items():
+        (line,) = ax.plot(x, y, label=name)
+        ends.append((float(y[-1]), float(x[-1]), name, line.get_color()))
+    gap = 0.075 * (ax.get_ylim()[1] - ax.get_ylim()[0])
+    place = -np.inf
+    for y, x, name, color in sorted(ends):
+        place = max(y, place + gap)  # names do not overlap
+        ax.annotate(name, (x, place), xytext=(6, 0), textcoords="offset points", color=color, va="center")
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    return ax
+
+
+def scoreboard(
+    rows: Mapping[str, float | Sequence[float]], xlabel: str, title: str, highlight: Sequence[str] = (), ax: Axes | None = None
+) -> Axes:
+    """Horizontal bars, the first row on top, each with its number; several values of a row are dots over their mean."""
+    ax = new_axes(ax, figsize=(7.5, 0.6 + 0.45 * len(rows)))
+    widest = max(float(np.mean(values)) for values in rows.values())
+    for place, (name, values) in enumerate(rows.items()):
+        values = np.atleast_1d(values)
+        ax.barh(place, values.mean(), color=BLUE if name in highlight else "#B0BEC5", height=0.65)
+        if len(values) > 1:
+            ax.plot(values, np.full(len(values), place), ".", color="black", markersize=7)
+        ax.text(max(values.mean(), values.max()) + 0.015 * widest, place, f"{values.mean():.2f}", va="center")
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set(xlabel=xlabel, title=title, xlim=(0, 1.12 * widest))
+    return ax
+
+
+def distribution(log_probs: np.ndarray, names: Sequence[str], title: str, most: int = 12, ax: Axes | None = None) -> Axes:
+    """Bars of the most probable tokens, in order.
+
+    Args:     log_probs: (V,). names: what to write below each token's bar, (V,).
+    """
+    ax = new_axes(ax)
+    best = np.argsort(-log_probs)[:most]
+    probabilities = np.exp(log_probs[best])
+    bars = ax.bar(range(len(best)), probabilities, color=BLUE)
+    ax.bar_label(bars, [f"{p:.2f}" for p in probabilities], fontsize=8.5)
+    ax.set_xticks(range(len(best)), [visible(names[token]) for token in best], fontfamily="monospace")
+    ax.grid(axis="x", visible=False)
+    ax.set(xlabel="next character", ylabel="probability", title=title)
+    return ax
+
+
+def surprise(text: str, nats: np.ndarray, title: str, ax: Axes | None = None) -> Axes:
+    """One bar a character: how many nats it cost the model.
+
+    Args:     nats: (len(text),).
+    """
+    ax = new_axes(ax, figsize=(7.5, 2.9))
+    ax.bar(range(len(text)), nats, color=np.where(np.asarray(nats) > np.mean(nats), ORANGE, BLUE))
+    ax.set_xticks(range(len(text)), [visible(c) for c in text], fontfamily="monospace")
+    ax.axhline(np.mean(nats), color="black", linewidth=1, linestyle="--")
+    ax.annotate(f"mean\n{np.mean(nats):.2f}", (1, np.mean(nats)), xycoords=("axes fraction", "data"), va="center")
+    ax.grid(axis="x", visible=False)
+    ax.set(ylabel="surprise (nats)", title=title)
+    return ax
+
+
+def visible(character: str) -> str:
+    """A character as it can be seen on an axis."""
+    return {" ": "␣", "\n": "↵", "\t": "⇥", "$": r"\$"}.get(character, character)
+
+
+def course_map(lessons: Sequence[tuple[str, str]], here: int = -1, ax: Axes | None = None) -> Axes:
+    """The lessons as boxes along a path, four in a row.
+
+    Args:     lessons: (number, title). here: the lesson to highlight.
+    """
+    columns = 4
+    rows = -(-len(lessons) // columns)
+    ax = new_axes(ax, figsize=(8.2, 0.2 + 1.05 * rows))
+    snake = [[(x, -y) for x in (range(columns) if y % 2 == 0 else reversed(range(columns)))] for y in range(rows)]
+    places = [place for row in snake for place in row][: len(lessons)]
+    for (x, y), (x2, y2) in pairwise(places):
+        start = (x + 0.41 * np.sign(x2 - x), y - 0.33 * (y2 < y))  # from edge to edge
+        end = (x2 - 0.41 * np.sign(x2 - x), y2 + 0.33 * (y2 < y))
+        ax.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, arrowstyle="-|>", mutation_scale=14, color="#607D8B"))
+    for k, ((x, y), (number, title)) in enumerate(zip(places, lessons, strict=True)):
+        face = BLUE if k == here else "#ECEFF1"
+        ink = "white" if k == here else "black"
+        box = FancyBboxPatch((x - 0.38, y - 0.3), 0.76, 0.6, boxstyle="round,pad=0.02,rounding_size=0.08", facecolor=face,
+                             edgecolor="#607D8B", zorder=2)  # fmt: skip
+        ax.add_patch(box)
+        ax.text(x, y + 0.13, number, ha="center", va="center", weight="bold", color=ink, zorder=3)
+        ax.text(x, y - 0.1, title, ha="center", va="center", fontsize=8.5, color=ink, zorder=3, linespacing=0.95)
+    ax.set(xlim=(-0.5, columns - 0.5), ylim=(-rows + 0.55, 0.45))
+    ax.axis("off")
+    return ax

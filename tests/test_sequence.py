@@ -1,0 +1,310 @@
+"""Whole sequences: equal to the step functions run one stream at a time, and to central differences, masked or not."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from problems import (
+    CELLS,
+    assert_close,
+    copied,
+    few,
+    random_like,
+    random_params,
+    random_state,
+    rows_of,
+    slow_backward,
+    slow_forward,
+    worst_gradient_error,
+)
+
+from course_lib.cells import LSTMState
+from course_lib.shapes import ShapeError
+from course_lib.trees import leaves, map_tree, named_leaves
+from course_lib.unroll import ONE_PRODUCT_BELOW
+
+every_cell = pytest.mark.parametrize("cell", CELLS)
+masked_or_not = pytest.mark.parametrize("masked", [False, True])
+T, N, D, H = 5, 3, 2, 4
+MANY = ONE_PRODUCT_BELOW + 1
+
+
+class Problem(NamedTuple):
+    """A cell's arguments, and gradients that come from above."""
+
+    x: np.ndarray
+    initial: Any
+    params: Any
+    lengths: np.ndarray | None
+    dhs: np.ndarray
+    dfinal: Any
+
+
+def problem(cell, T=T, N=N, D=D, H=H, masked=False, seed=0, dtype=np.float64):
+    """Random everything; masked: the first length is 0, the last T, the others anything."""
+    rng = np.random.default_rng(seed)
+    x, initial, params = rng.normal(size=(T, N, D)), random_state(rng, cell, N, H), random_params(rng, cell, D, H)
+    dhs, dfinal = rng.normal(size=(T, N, H)), random_like(rng, initial)
+    x, initial, params, dhs, dfinal = map_tree(lambda a: a.astype(dtype), (x, initial, params, dhs, dfinal))
+    lengths = rng.integers(0, T + 1, N) if masked else None
+    if masked:
+        lengths[[0, -1]] = 0, T
+    return Problem(x, initial, params, lengths, dhs, dfinal)
+
+
+def run(cell, p):
+    """(hs, final) and (dx, dinitial, dparams)."""
+    hs, final, cache = CELLS[cell].forward(p.x, p.initial, p.params, p.lengths)
+    return (hs, final), CELLS[cell].backward(p.dhs, p.dfinal, cache)
+
+
+def run_slowly(cell, p):
+    hs, final, caches = slow_forward(cell, p.x, p.initial, p.params, p.lengths)
+    return (hs, final), slow_backward(cell, p.dhs, p.dfinal, p.x, p.params, caches)
+
+
+SIZES = [(1, 1, 1, 1), (T, N, D, H), (1, 4, 3, 2), (7, 1, 2, 3), (4, MANY, 3, 2), (3, MANY, 1, 1), (3, MANY - 1, 2, 5)]
+
+
+@every_cell
+@masked_or_not
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_sequences_equal_steps(cell, sizes, masked):
+    p = problem(cell, *sizes, masked)
+    outputs, grads = run(cell, p)
+    slow_outputs, slow_grads = run_slowly(cell, p)
+    assert_close(outputs, slow_outputs, 1e-12)
+    assert_close(grads, slow_grads, 1e-12)
+    assert [type(a) for a in (outputs[1], *grads)] == [type(a) for a in (p.initial, p.x, p.initial, p.params)]
+
+
+@few
+@given(st.data())
+def test_sequences_equal_steps_whatever_the_lengths(data):
+    cell, N = data.draw(st.sampled_from(list(CELLS))), data.draw(st.integers(1, 4))
+    p = problem(cell, N=N, seed=data.draw(st.integers(0, 10**6)))
+    p = p._replace(lengths=np.array(data.draw(st.lists(st.integers(0, T), min_size=N, max_size=N))))
+    assert_close(run(cell, p), run_slowly(cell, p), 1e-12)
+
+
+@every_cell
+@masked_or_not
+@pytest.mark.parametrize("N", [N, MANY])
+def test_gradients_by_differences(cell, N, masked):
+    p = problem(cell, 4, N, masked=masked, D=3, H=2)
+    (_, _), grads = run(cell, p)
+
+    def outputs(x, initial, params):
+        return CELLS[cell].forward(x, initial, params, p.lengths)[:2]
+
+    assert worst_gradient_error(outputs, (p.x, p.initial, p.params), (p.dhs, p.dfinal), grads) <= 1e-6
+
+
+@every_cell
+@masked_or_not
+@pytest.mark.parametrize("N", [N, MANY])
+def test_float32_stays_and_is_close(cell, N, masked):
+    single, double = (run(cell, problem(cell, 12, N, 5, 7, masked, dtype=dtype)) for dtype in (np.float32, np.float64))
+    assert {leaf.dtype for leaf in leaves(single)} == {np.dtype(np.float32)}
+    assert {leaf.dtype for leaf in leaves(double)} == {np.dtype(np.float64)}
+    assert_close(single, double, 1e-5)
+
+
+@every_cell
+@masked_or_not
+def test_two_halves_with_carried_state_are_one_pass(cell, masked):
+    p, cut = problem(cell, masked=masked), 2
+    whole = run(cell, p)
+    first, second = (None, None) if p.lengths is None else (np.minimum(p.lengths, cut), np.maximum(p.lengths - cut, 0))
+    hs_1, middle, cache_1 = CELLS[cell].forward(p.x[:cut], p.initial, p.params, first)
+    hs_2, final, cache_2 = CELLS[cell].forward(p.x[cut:], middle, p.params, second)
+    dx_2, dmiddle, dparams_2 = CELLS[cell].backward(p.dhs[cut:], p.dfinal, cache_2)
+    dx_1, dinitial, dparams_1 = CELLS[cell].backward(p.dhs[:cut], dmiddle, cache_1)
+    grads = np.concatenate([dx_1, dx_2]), dinitial, map_tree(np.add, dparams_1, dparams_2)
+    assert_close(((np.concatenate([hs_1, hs_2]), final), grads), whole, 1e-12)
+
+
+@every_cell
+@masked_or_not
+def test_a_batch_is_its_streams(cell, masked):
+    p = problem(cell, N=MANY, masked=masked)
+    (hs, final), (dx, dinitial, dparams) = run(cell, p)
+    total = map_tree(np.zeros_like, p.params)
+    for n in range(MANY):
+        own = Problem(
+            p.x[:, [n]], rows_of(p.initial, [n]), p.params, p.lengths if p.lengths is None else p.lengths[[n]],
+            p.dhs[:, [n]], rows_of(p.dfinal, [n]),
+        )  # fmt: skip
+        outputs, (own_dx, own_dinitial, part) = run(cell, own)
+        assert_close(outputs, (hs[:, [n]], rows_of(final, [n])), 1e-13)
+        assert_close((own_dx, own_dinitial), (dx[:, [n]], rows_of(dinitial, [n])), 1e-13)
+        total = map_tree(np.add, total, part)
+    assert_close(dparams, total, 1e-12)
+
+
+@every_cell
+@pytest.mark.parametrize("N", [N, MANY])
+@pytest.mark.parametrize("filler", [0.0, -7.5, 1e30])
+def test_padding_changes_nothing(cell, N, filler):
+    p = problem(cell, N=N, masked=True)
+    padding = np.arange(T)[:, None] >= p.lengths
+    x, dhs = p.x.copy(), p.dhs.copy()
+    x[padding], dhs[padding] = filler, filler
+    (hs, final), (dx, *grads) = run(cell, p)
+    (other_hs, other_final), (other_dx, *other_grads) = run(cell, p._replace(x=x, dhs=dhs))
+    assert_close((other_hs, other_final, other_dx, *other_grads), (hs, final, dx, *grads), 0)
+    assert not hs[padding].any()
+    assert not dx[padding].any()
+    assert_close(rows_of(final, 0), rows_of(p.initial, 0), 0)  # of length 0
+    assert_close(rows_of(grads[0], 0), rows_of(p.dfinal, 0), 0)
+
+
+@every_cell
+def test_full_lengths_are_no_lengths(cell):
+    p = problem(cell, N=MANY)
+    for lengths in (np.full(MANY, T), [T] * MANY, np.full(MANY, T, np.uint64)):
+        assert_close(run(cell, p._replace(lengths=lengths)), run(cell, p), 1e-14)
+
+
+@every_cell
+@masked_or_not
+@pytest.mark.parametrize("N", [N, MANY])
+def test_the_cache_survives_and_inputs_stay(cell, N, masked):
+    p = problem(cell, N=N, masked=masked)
+    kept, step = copied(p[:3] + p[4:]), CELLS[cell]
+    expected = copied(run(cell, p)[1])
+    hs, final, cache = step.forward(p.x, p.initial, p.params, p.lengths)
+    other = problem(cell, N=N, masked=masked, seed=1)
+    step.forward(other.x, other.initial, p.params, other.lengths)
+    for leaf in leaves((hs, final)):
+        leaf[...] = np.nan
+    for _ in range(2):  # twice: a backward does not use its cache up
+        assert_close(step.backward(p.dhs, p.dfinal, cache), expected, 0)
+    assert_close(p[:3] + p[4:], kept, 0)
+
+
+@every_cell
+def test_results_are_the_callers_own(cell):
+    p = problem(cell)
+    outputs, grads = run(cell, p)
+    places = leaves((outputs, grads))
+    arguments = leaves(p[:3] + p[4:])
+    for k, a in enumerate(places):
+        assert a.flags.writeable
+        assert not any(np.shares_memory(a, b) for b in (*places[:k], *arguments))
+
+
+@every_cell
+def test_views_in_any_order_of_memory_are_as_good(cell):
+    p = problem(cell, masked=True)
+    strange = map_tree(lambda a: np.asfortranarray(a[::-1].copy()[::-1]), p[:3] + p[4:])
+    assert_close(run(cell, Problem(*strange[:3], p.lengths, *strange[3:])), run(cell, p), 1e-13)
+
+
+def names(cell):
+    """The names that messages give to the arguments, in order of the leaves of (x, initial, params)."""
+    return ["x", *(["h", "c"] if cell == "lstm" else ["initial"]), *CELLS[cell].params._fields]
+
+
+def spoiled(tree, place):
+    """The tree with NaN in the middle of one leaf."""
+    tree = copied(tree)
+    leaf = leaves(tree)[place]
+    leaf.flat[leaf.size // 2] = np.nan
+    return tree
+
+
+@masked_or_not
+@pytest.mark.parametrize(("cell", "place"), [(cell, k) for cell in CELLS for k in range(len(names(cell)))])
+def test_nan_is_named(cell, place, masked):
+    p = problem(cell, masked=masked)
+    with pytest.raises(ValueError, match=rf"^{names(cell)[place]}: expected numbers, got NaN at \[.*\] \(1 in all\)$"):
+        CELLS[cell].forward(*spoiled(p[:3], place), p.lengths)
+
+
+@masked_or_not
+@pytest.mark.parametrize(
+    ("cell", "place", "name"),
+    [(cell, k, name) for cell in CELLS for k, name in enumerate(["dhs", *(["dh", "dc"] if cell == "lstm" else ["dfinal"])])],
+)
+def test_nan_in_a_gradient_is_named(cell, place, name, masked):
+    p = problem(cell, masked=masked)
+    lengths = None if p.lengths is None else np.array([0, T, T])
+    cache = CELLS[cell].forward(p.x, p.initial, p.params, lengths)[2]
+    with pytest.raises(ValueError, match=rf"^{name}: expected numbers, got NaN at \[.*\] \(1 in all\)$"):
+        CELLS[cell].backward(*spoiled((p.dhs, p.dfinal), place), cache)
+
+
+@pytest.mark.parametrize("which", ["h", "c"])
+def test_nan_in_the_gradient_of_an_empty_stream_is_named(which):
+    p = problem("lstm", masked=True)
+    dfinal = copied(p.dfinal)
+    getattr(dfinal, which)[0, 1] = np.nan
+    cache = CELLS["lstm"].forward(p.x, p.initial, p.params, p.lengths)[2]
+    with pytest.raises(ValueError, match=rf"^d{which}: expected numbers, got NaN at \[0, 1\] \(1 in all\)$"):
+        CELLS["lstm"].backward(p.dhs, dfinal, cache)
+
+
+SHAPE_ERRORS = [
+    ("lstm", 3, (16, 3), "W_ih: axis D should be 2 (D = 2 from x), got shape (16, 3)"),
+    ("lstm", 4, (12, 4), "W_hh: axis 4H should be 16 (H = 4 from h), got shape (12, 4)"),
+    ("lstm", 5, (4,), "b: axis 4H should be 16 (H = 4 from h), got shape (4,)"),
+    ("lstm", 1, (2, 4), "h: axis N should be 3 (N = 3 from x), got shape (2, 4)"),
+    ("lstm", 2, (3, 5), "c: axis H should be 4 (H = 4 from h), got shape (3, 5)"),
+    ("lstm", 0, (3, 2), "x: expected 3 axes (T, N, D), got shape (3, 2)"),
+    ("rnn", 0, (0, 3, 2), "x: axis T should be at least 1, got shape (0, 3, 2)"),
+    ("rnn", 1, (1, 4), "initial: axis N should be 3 (N = 3 from x), got shape (1, 4)"),
+    ("rnn", 3, (4, 5), "W_hh: axis H should be 4 (H = 4 from initial), got shape (4, 5)"),
+    ("gru", 1, (3, 1, 4), "initial: expected 2 axes (N, H), got shape (3, 1, 4)"),
+    ("gru", 4, (16,), "b_ih: axis 3H should be 12 (H = 4 from initial), got shape (16,)"),
+    ("gru", 5, (4,), "b_hh: axis 3H should be 12 (H = 4 from initial), got shape (4,)"),
+]
+
+
+@pytest.mark.parametrize(("cell", "place", "shape", "message"), SHAPE_ERRORS)
+def test_wrong_shapes_are_named(cell, place, shape, message):
+    take = iter(range(20))
+    arguments = map_tree(lambda a: np.zeros(shape) if next(take) == place else a, problem(cell)[:3])
+    with pytest.raises(ShapeError) as caught:
+        CELLS[cell].forward(*arguments)
+    assert str(caught.value) == message
+
+
+@every_cell
+@pytest.mark.parametrize(
+    ("lengths", "kind", "message"),
+    [
+        ([1, 2], ShapeError, "lengths: axis N should be 3 (N = 3 from x), got shape (2,)"),
+        ([0, 6, 5], ValueError, "lengths: expected integers in [0, 5], got [0, 6, 5]"),
+        ([0, -1, 5], ValueError, "lengths: expected integers in [0, 5], got [0, -1, 5]"),
+    ],
+)
+def test_wrong_lengths_are_named(cell, lengths, kind, message):
+    with pytest.raises(kind) as caught:
+        CELLS[cell].forward(*problem(cell)[:3], lengths)
+    assert str(caught.value) == message
+
+
+def test_gradients_of_wrong_shape_are_named():
+    right = np.zeros((N, H))
+    for cell, dhs, dfinal, message in [
+        ("rnn", (T, N, 3), right, "dhs: axis H should be 4 (H = 4 from output), got shape (5, 3, 3)"),
+        ("gru", (4, N, H), right, "dhs: axis T should be 5 (T = 5 from output), got shape (4, 3, 4)"),
+        ("rnn", (T, N, H), right[:1], "dfinal: axis N should be 3 (N = 3 from output), got shape (1, 4)"),
+        ("gru", (T, N, H), right.T, "dfinal: axis N should be 3 (N = 3 from output), got shape (4, 3)"),
+        ("lstm", (T, N, H), LSTMState(right[:1], right), "dh: axis N should be 3 (N = 3 from h), got shape (1, 4)"),
+        ("lstm", (T, N, H), LSTMState(right, right[:, :1]), "dc: axis H should be 4 (H = 4 from h), got shape (3, 1)"),
+    ]:
+        cache = CELLS[cell].forward(*problem(cell)[:3])[2]
+        with pytest.raises(ShapeError) as caught:
+            CELLS[cell].backward(np.zeros(dhs), dfinal, cache)
+        assert str(caught.value) == message
+
+
+def test_the_cell_states_of_the_cache_start_with_the_initial_ones():
+    p = problem("lstm")
+    cache = CELLS["lstm"].forward(*p[:3])[2]
+    assert [name for name, _ in named_leaves(cache)][:4] == ["x", "hs", "cs", "gates"]
+    assert_close((cache.hs[0], cache.cs[0].T), tuple(p.initial), 0)
