@@ -1,8 +1,8 @@
 """Our NumPy LSTM against torch.nn.LSTM: forward + backward, float32, same threads, side by side.
 
-Run: python benchmarks/numpy_lstm.py. Correctness first, then a table of ratios (torch time / NumPy time: above 1 we are faster), the
-operations of each part, and the share of the matrix product's own speed that the whole reaches. When OPENBLAS_CORETYPE narrows the
-machine's BLAS, the table is measured a second time with NumPy's own choice of kernels.
+Run: python benchmarks/numpy_lstm.py. Correctness first, then a table of ratios (torch time / NumPy time: above 1 we are
+faster), the operations of each size, and the share of a large matrix product's speed that the whole reaches. Where
+OPENBLAS_CORETYPE narrows NumPy's BLAS, the table is measured a second time with the kernels OpenBLAS itself chooses.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def table() -> None:
 
 if __name__ == "__main__":
     threads = torch.get_num_threads()
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__} on {threads} threads, ")
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__} on {threads} threads,")
     print(f"NumPy {np.__version__}, Python {platform.python_version()}")
     table()
     if "OPENBLAS_CORETYPE" in os.environ:

@@ -55,7 +55,8 @@ class Config:
     def peak_lr(self) -> float:
         """The highest learning rate of the run: a short run cannot afford small steps, a long one profits from them.
 
-        Measured on tiny Shakespeare (H = 256): about 1.5e-2 is best for half a minute, 8e-3 for two, 2.5e-3 for twenty.
+        In half a minute on tiny Shakespeare (H = 256), 3e-3, 8e-3 and 1.5e-2 reached 1.84, 1.68 and 1.63 held-out nats; the
+        fall with the root of the budget is the usual rule, not measured here.
         """
         if self.lr is not None:
             return self.lr

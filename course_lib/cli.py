@@ -25,11 +25,11 @@ DataOption = Annotated[str | None, typer.Option(help="A registered name (see `co
 
 def main() -> None:
     """Run the command; turn every expected failure into one line and exit status 2."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
     try:
-        status = app(standalone_mode=False)
-        sys.stdout.flush()
+        status = _run()
+        print(end="", flush=True)  # now, where a failure is caught
     except CourseError as error:
         _fail(str(error))
     except (typer.Abort, KeyboardInterrupt):
@@ -49,7 +49,18 @@ def main() -> None:
         help_text = getattr(getattr(error, "ctx", None), "command_path", "course")
         text = " ".join(message().split())
         _fail(f"{text.rstrip('.')}; see `{help_text} --help`" if text else f"see `{help_text} --help`")
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(status)
+
+
+def _run() -> int:
+    """Run the command without typer's own handling of errors, which differs between its versions; its exit status."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("course", sys.argv[1:]) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return 0
 
 
 def _fail(message: str) -> None:
@@ -169,9 +180,10 @@ def train(
         with ProgressBar(config, trainer.progress) as bar:
             best = trainer.run(bar.report).best
     except KeyboardInterrupt:
-        raise CourseError(f"interrupted; all is saved: go on with `{shlex.join(['course', 'train', '--out', str(out), '--resume'])}`") from None
+        resume_with = shlex.join(["course", "train", "--out", str(out), "--resume"])
+        raise CourseError(f"interrupted; all is saved: go on with `{resume_with}`") from None
     print(f"best held-out {best:.3f} nats per character; weights in {out}/best.safetensors")
-    print(f'write with them: course generate "The quick brown fox" --checkpoint {out}')
+    print(f'write with them: course generate "The quick brown fox" --checkpoint {shlex.quote(str(out))}')
 
 
 @app.command("eval")

@@ -77,6 +77,32 @@ def copied(tree: Any) -> Any:
     return map_tree(np.copy, tree)
 
 
+def argument_names(cell: str, state: str) -> list[str]:
+    """What messages call the leaves of (x, state, params), in order; ``state``: the name of one that is not h and c."""
+    return ["x", *(["h", "c"] if cell == "lstm" else [state]), *CELLS[cell].params._fields]
+
+
+def replaced(tree: Any, place: int, array: np.ndarray) -> Any:
+    """The tree with another array as its leaf number ``place``."""
+    numbers = iter(range(len(leaves(tree))))
+    return map_tree(lambda a: array if next(numbers) == place else a, tree)
+
+
+def spoiled(tree: Any, place: int) -> Any:
+    """The tree with one NaN in the middle of leaf number ``place``."""
+    array = leaves(tree)[place].copy()
+    array.flat[array.size // 2] = np.nan
+    return replaced(tree, place, array)
+
+
+ONE_NAN = r"expected numbers, got NaN at \[\d+(, \d+)*\] \(1 in all\)$"
+
+
+def form(tree: Any) -> str:
+    """The types and shapes of a tree, written out."""
+    return str(map_tree(np.shape, tree))
+
+
 def rows_of(tree: Any, which: Any) -> Any:
     """The chosen streams of a state, whose leaves have the stream on axis 0."""
     return map_tree(lambda a: a[which], tree)

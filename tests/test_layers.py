@@ -95,8 +95,9 @@ def test_embedding(leading, dtype, tolerance):
 
 
 def test_embedding_of_nothing_and_of_small_integers():
-    assert_close(embedding_backward(np.zeros((0, 3)), embedding_forward(np.zeros(0, int), np.ones((6, 3)))[1]), np.zeros((6, 3)))
     table = np.arange(12.0).reshape(4, 3)
+    x, cache = embedding_forward(np.zeros(0, int), table)
+    assert_close(embedding_backward(x, cache), np.zeros((4, 3)), 0)
     assert_close(embedding_forward(np.array([3, 0], np.uint8), table)[0], table[[3, 0]])
 
 

@@ -411,7 +411,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_the_good_checkpoint_is_lo
 
 def test_the_breakdown_is_certain_with_a_huge_rate(text):
     trainer = Trainer(config(lr=1e38), Path("run"))
-    with pytest.raises(CourseError, match="training broke down after step 1: "):
+    with pytest.raises(CourseError, match=r"training broke down after step [1-5]: "):
         trainer.run()
     assert checkpoint.load(Path("run") / "last.safetensors").record["progress"]["step"] == 0
 

@@ -1,0 +1,210 @@
+"""The exercises: the right answer, the inputs it is tried on, and the mistakes that people make, each with its hint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from course_lib import datasets, decoding, layers, metrics, optim
+from course_lib.trees import named_leaves
+
+Problem = Callable[[np.random.Generator], tuple]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """reference: the right answer. problem: draws the arguments. call: how a function is applied to them (mistakes too).
+
+    mistakes: (hint, wrong function) pairs; the hint is shown to whoever makes that mistake.
+    """
+
+    reference: Callable
+    problem: Problem
+    mistakes: Sequence[tuple[str, Callable]]
+    call: Callable[..., Any] = lambda function, *arguments: function(*arguments)
+
+
+def _logits(rng: np.random.Generator) -> tuple:
+    return (rng.normal(0, 3, (rng.integers(2, 5), rng.integers(3, 9))) * rng.choice([1, 300]),)
+
+
+def _filter_problem(parameter: Callable[[np.random.Generator], float]) -> Problem:
+    def problem(rng: np.random.Generator) -> tuple:
+        return parameter(rng), layers.log_softmax(rng.normal(0, 2, (3, 7)))
+
+    return problem
+
+
+def _apply_filter(make: Callable, parameter: float, log_probs: np.ndarray) -> np.ndarray:
+    return make(parameter)(log_probs)
+
+
+def _clip_problem(rng: np.random.Generator) -> tuple:
+    grads = (rng.normal(size=(3, 4)), (rng.normal(size=5), rng.normal(size=(2, 2))))
+    return grads, rng.choice([0.5, 2, 100])
+
+
+def _clip(function: Callable, grads: tuple, max_norm: float) -> tuple:
+    """The clipped gradients, whether they were clipped in place or returned as a new tree, are what is compared."""
+    function(grads, max_norm)
+    return grads
+
+
+def _clip_each(grads: tuple, max_norm: float) -> None:
+    for _, g in named_leaves(grads):
+        g *= min(1, max_norm / np.linalg.norm(g))
+
+
+def _clip_entries(grads: tuple, max_norm: float) -> None:
+    for _, g in named_leaves(grads):
+        np.clip(g, -max_norm, max_norm, out=g)
+
+
+def _clip_always(grads: tuple, max_norm: float) -> None:
+    norm = optim.global_norm(grads)
+    for _, g in named_leaves(grads):
+        g *= max_norm / norm
+
+
+def _batches_problem(rng: np.random.Generator) -> tuple:
+    return rng.integers(0, 50, rng.integers(60, 90)), int(rng.integers(2, 5)), int(rng.integers(3, 8))
+
+
+def _all_batches(function: Callable, tokens: np.ndarray, batch_size: int, steps: int) -> tuple:
+    return tuple(tuple(batch) for batch in function(tokens, batch_size, steps))
+
+
+def _rows_as_streams(tokens: np.ndarray, batch_size: int, steps: int) -> list:
+    length = (len(tokens) - 1) // batch_size
+    x, y = (tokens[k : k + length * batch_size].reshape(length, batch_size) for k in (0, 1))
+    return [(x[t : t + steps], y[t : t + steps]) for t in range(0, length, steps)]
+
+
+def _unshifted(tokens: np.ndarray, batch_size: int, steps: int) -> list:
+    return [(x, x) for x, _ in datasets.batches(tokens, batch_size, steps)]
+
+
+def _counts_problem(rng: np.random.Generator) -> tuple:
+    counts = rng.poisson(0.7, (5, 6))
+    counts[rng.integers(5)] = 0  # a context never seen
+    return counts, rng.dirichlet(np.ones(6))
+
+
+def _witten_bell_table(n: np.ndarray, shorter: np.ndarray) -> np.ndarray:
+    total, different = n.sum(1, keepdims=True), (n > 0).sum(1, keepdims=True)
+    return np.where(total > 0, (n + different * shorter) / np.maximum(total + different, 1), shorter)
+
+
+def _add_one(n: np.ndarray, shorter: np.ndarray) -> np.ndarray:
+    return (n + 1) / (n + 1).sum(1, keepdims=True)
+
+
+def _unseen_context_is_zero(n: np.ndarray, shorter: np.ndarray) -> np.ndarray:
+    return np.where(n.sum(1, keepdims=True) > 0, _witten_bell_table(n, shorter), 0)
+
+
+def _one_shared_weight(n: np.ndarray, shorter: np.ndarray) -> np.ndarray:
+    total, different = n.sum(1, keepdims=True), (n > 0).sum()
+    return np.where(total > 0, (n + different * shorter) / np.maximum(total + different, 1), shorter)
+
+
+def _mean_of_means(parts: list) -> metrics.Score:
+    return metrics.score(sum(n for n, _ in parts) / len(parts) * sum(t for _, t in parts), sum(t for _, t in parts))
+
+
+def _mean_perplexity(parts: list) -> metrics.Score:
+    tokens = sum(t for _, t in parts)
+    right = metrics.pooled(parts)
+    return right._replace(perplexity=sum(np.exp(n) * t for n, t in parts) / tokens)
+
+
+EXERCISES: dict[str, Exercise] = {
+    "perplexity": Exercise(
+        metrics.perplexity,
+        lambda rng: (rng.uniform(0.1, 5),),
+        [
+            ("nats are logarithms to base e, not 2: e^nats", lambda nats: 2**nats),
+            ("that is the probability of a typical token; perplexity is its inverse", lambda nats: np.exp(-nats)),
+        ],
+    ),
+    "bits_per_character": Exercise(
+        metrics.bits_per_character,
+        lambda rng: (rng.uniform(0.1, 5),),
+        [
+            ("one nat is more than one bit: divide by ln 2", lambda nats: nats * np.log(2)),
+            ("log2 of the nats is not the nats in bits: the logarithm is already taken", lambda nats: np.log2(nats)),
+        ],
+    ),
+    "log_softmax": Exercise(
+        layers.log_softmax,
+        _logits,
+        [
+            ("e^1000 is infinite: subtract each row's maximum first", lambda a: a - np.log(np.exp(a).sum(-1, keepdims=True))),
+            ("normalise over the last axis: each row is one distribution", lambda a: layers.log_softmax(a.T).T),
+            ("these are probabilities; their logarithm is asked for", lambda a: np.exp(layers.log_softmax(a))),
+        ],
+    ),
+    "pooled": Exercise(
+        metrics.pooled,
+        lambda rng: ([(rng.uniform(0.5, 4), int(rng.integers(1, 1000))) for _ in range(rng.integers(2, 5))],),
+        [
+            ("a text of 10 tokens must not count as much as one of 1000: weight by tokens", _mean_of_means),
+            ("average the nats first, then exponentiate: perplexities cannot be averaged", _mean_perplexity),
+        ],
+    ),
+    "witten_bell_table": Exercise(
+        _witten_bell_table,
+        _counts_problem,
+        [
+            ("that adds 1 to every count: the fall-back must follow the shorter context instead", _add_one),
+            ("a context that never occurred says nothing: it passes `shorter` on", _unseen_context_is_zero),
+            ("u(c) belongs to one context: count the non-zero entries of each row", _one_shared_weight),
+        ],
+    ),
+    "temperature": Exercise(
+        decoding.temperature,
+        _filter_problem(lambda rng: rng.uniform(0.3, 3)),
+        [
+            ("the result must be log-probabilities again: normalise after dividing", lambda t: lambda lp: lp / t),
+            ("divide by t: a low temperature sharpens", lambda t: lambda lp: layers.log_softmax(lp * t)),
+        ],
+        call=_apply_filter,
+    ),
+    "top_k": Exercise(
+        decoding.top_k,
+        _filter_problem(lambda rng: int(rng.integers(1, 7))),
+        [
+            ("the kept ones must sum to 1 again: normalise", lambda k: lambda lp: np.where(_rank(lp) < k, lp, -np.inf)),
+            ("those are the k least probable", lambda k: lambda lp: layers.log_softmax(np.where(_rank(-lp) < k, lp, -np.inf))),
+            ("one too many: exactly k are kept", lambda k: decoding.top_k(k + 1)),
+        ],
+        call=_apply_filter,
+    ),
+    "clip_global_norm_": Exercise(
+        optim.clip_global_norm_,
+        _clip_problem,
+        [
+            ("one norm over all arrays together: clipping each by itself turns the direction", _clip_each),
+            ("scale, do not cut entries off: the direction must stay", _clip_entries),
+            ("a gradient below max_norm stays as it is", _clip_always),
+        ],
+        call=_clip,
+    ),
+    "batches": Exercise(
+        datasets.batches,
+        _batches_problem,
+        [
+            ("column n must go on in the next batch: cut the text into N long streams first", _rows_as_streams),
+            ("the target is the next token, not the same one", _unshifted),
+        ],
+        call=_all_batches,
+    ),
+}
+
+
+def _rank(log_probs: np.ndarray) -> np.ndarray:
+    """0 for each row's most probable token, 1 for the next, ..."""
+    return np.argsort(np.argsort(-log_probs, axis=1, kind="stable"), axis=1)
