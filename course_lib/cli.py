@@ -39,16 +39,13 @@ def main() -> None:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try, and fail, to write the rest when it ends
         if not isinstance(error, BrokenPipeError):
-            where = f": {error.filename}" if error.filename else ""
-            _fail(f"{error.strerror or error}{where}; free some space, or mend the permissions")
+            _fail(f"{error}; free some space, or mend the permissions")
         status = 0  # `course generate ... | head`: nobody reads on, and that is no error
     except Exception as error:
-        message = getattr(error, "format_message", None)  # a usage error of typer's
-        if message is None:
+        if not hasattr(error, "format_message"):  # a usage error of typer's has one
             raise
-        help_text = getattr(getattr(error, "ctx", None), "command_path", "course")
-        text = " ".join(message().split())
-        _fail(f"{text.rstrip('.')}; see `{help_text} --help`" if text else f"see `{help_text} --help`")
+        command = getattr(getattr(error, "ctx", None), "command_path", "course")
+        _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`")
     sys.exit(status)
 
 
@@ -118,14 +115,11 @@ def data_fetch(names: Annotated[list[str], typer.Argument(help="Registered names
     """Download data sets, verified by their SHA-256, and print where they are."""
     from course_lib.downloads import fetch_all, lookup
 
-    for name in names:
-        lookup(name)  # a misspelt name stops before any download
-    for name in names:
-        if lookup(name).kind == "embedded":
-            print(f"{name}: comes with Python, nothing to fetch")
+    for entry in [lookup(name) for name in names]:  # a misspelt name stops before any download
+        if entry.kind == "embedded":
+            print(f"{entry.name}: comes with Python, nothing to fetch")
         else:
-            for path in fetch_all(name):
-                print(path)
+            print(*fetch_all(entry.name), sep="\n")
 
 
 @data_app.command("path")
@@ -133,8 +127,7 @@ def data_path(name: Annotated[str | None, typer.Argument(help="Registered name; 
     """Print where a data set's files are, fetching them if needed; without a name, the folder that downloads go to."""
     from course_lib.downloads import cache_folder, data_folder, fetch_all
 
-    for path in fetch_all(name) if name else [data_folder() or cache_folder()]:
-        print(path)
+    print(*(fetch_all(name) if name else [data_folder() or cache_folder()]), sep="\n")
 
 
 @app.command()
@@ -173,11 +166,9 @@ def train(
             raise CourseError("--data is missing: a registered name (`course data list`) or a text file")
         out = out or Path("runs") / f"{Path(config.data).stem}-{config.cell}-{config.hidden}"
         trainer = Trainer(config, out, command)
-    config = trainer.config
     print(f"{len(trainer.train):,} characters to train on, {len(trainer.validation):,} held out, V = {trainer.tokenizer.size}")
-
     try:
-        with ProgressBar(config, trainer.progress) as bar:
+        with ProgressBar(trainer.config, trainer.progress) as bar:
             best = trainer.run(bar.report).best
     except KeyboardInterrupt:
         resume_with = shlex.join(["course", "train", "--out", str(out), "--resume"])
@@ -209,9 +200,8 @@ def evaluate_checkpoint(
     tokens = model.tokenizer.encode(text)
     if len(tokens) < 2:
         raise CourseError(f"the {split} part of {name} has {len(tokens)} characters, and 2 are needed; use a longer text")
-    result = score(*evaluate(model.params, tokens))._asdict()
-    unknown = int((tokens == 0).sum())
-    print(json.dumps(result | {"unknown": unknown, "data": name, "split": split, "data_sha256": corpus.sha256}))
+    about = {"unknown": int((tokens == 0).sum()), "data": name, "split": split, "data_sha256": corpus.sha256}
+    print(json.dumps(score(*evaluate(model.params, tokens))._asdict() | about))
 
 
 @app.command()
@@ -247,8 +237,8 @@ def generate(
     if not known.size:
         raise CourseError("the prompt has no character that the model knows; begin with at least one letter")
     if unknown := model.tokenizer.unknown(prompt):
-        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-        print(f"note: {source} has never seen {' '.join(map(repr, unknown[:10]))}{more}; skipped", file=sys.stderr)
+        shown = [*map(repr, unknown[:10]), *([f"and {len(unknown) - 10} more"] if len(unknown) > 10 else [])]
+        print(f"note: {source} has never seen {' '.join(shown)}; skipped", file=sys.stderr)
     state = initial_state(model.params, 1)
     if known.size > 1:
         _, state, _ = forward(model.params, known[:-1, None], state)

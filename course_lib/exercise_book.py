@@ -48,7 +48,7 @@ def _clip_problem(rng: np.random.Generator) -> tuple:
 
 
 def _clip(function: Callable, grads: tuple, max_norm: float) -> tuple:
-    """The clipped gradients, whether they were clipped in place or returned as a new tree, are what is compared."""
+    """The gradients after the call: clipping is in place."""
     function(grads, max_norm)
     return grads
 
@@ -190,6 +190,7 @@ EXERCISES: dict[str, Exercise] = {
             ("one norm over all arrays together: clipping each by itself turns the direction", _clip_each),
             ("scale, do not cut entries off: the direction must stay", _clip_entries),
             ("a gradient below max_norm stays as it is", _clip_always),
+            ("the arrays did not change: `g *= ...` works in place, `g = g * ...` makes a new array", lambda grads, limit: None),
         ],
         call=_clip,
     ),

@@ -73,6 +73,7 @@ def distribution(log_probs: np.ndarray, names: Sequence[str], title: str, most: 
     probabilities = np.exp(log_probs[best])
     bars = ax.bar(range(len(best)), probabilities, color=BLUE)
     ax.bar_label(bars, [f"{p:.2f}" for p in probabilities], fontsize=8.5)
+    ax.margins(y=0.15)
     ax.set_xticks(range(len(best)), [visible(names[token]) for token in best], fontfamily="monospace")
     ax.grid(axis="x", visible=False)
     ax.set(xlabel="next character", ylabel="probability", title=title)

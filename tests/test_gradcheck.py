@@ -20,6 +20,8 @@ def problem(seed=0):
 def test_right_gradients_pass_and_the_arguments_stay():
     f, arrays, grads = problem()
     before = [a.copy() for a in (*arrays, *grads)]
+    for a in (*arrays, *grads):
+        a.flags.writeable = False
     assert gradient_check(f, arrays, grads) < 1e-9
     for a, b in zip((*arrays, *grads), before, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -44,6 +46,8 @@ def test_differences_are_central_and_use_eps():
     for eps in (1e-1, 1e-2):  # ((a + e)³ - (a - e)³) / 2e = 3a² + e² exactly
         np.testing.assert_allclose(numeric_gradient(lambda a: (a**3).sum(), cube, 0, eps), [12 + eps**2, 3 + eps**2], rtol=1e-9)
         assert gradient_check(lambda a: (a**3).sum(), cube, [3 * cube[0] ** 2], eps) == pytest.approx(eps**2 / 3, rel=0.3)
+    factors = [np.array([2.0, 3, 5])]  # linear in each, so exact for any eps, if the other entries stand where they should
+    np.testing.assert_allclose(numeric_gradient(lambda a: a.prod(), factors, 0, 0.1), [15, 10, 6], rtol=1e-12)
     calls = []
     assert gradient_check(lambda a: calls.append(a) or 0.0, [np.zeros((2, 3))], [np.zeros((2, 3))]) == 0
     assert len(calls) == 12

@@ -153,7 +153,7 @@ def test_log_softmax(seed, scale):
     assert_close(log_softmax(logits), torch.log_softmax(torch.tensor(logits), -1).numpy(), 1e-12)
     assert_close(logits, kept, 0)
     np.testing.assert_allclose(np.exp(log_softmax(logits)).sum(-1), 1, rtol=1e-12)
-    assert log_softmax(logits.astype(np.float32) / 2).dtype == np.float32
+    assert log_softmax((logits / 100).astype(np.float32)).dtype == np.float32
 
 
 @both_dtypes
@@ -170,7 +170,9 @@ def test_softmax_cross_entropy(leading, dtype, tolerance):
     assert loss == pytest.approx(expected.item(), rel=tolerance)
     assert_close(dlogits, gradients(expected, np.array(1, dtype), (t_logits,))[0], tolerance)
     assert dlogits.dtype == dtype
-    assert_close(softmax_cross_entropy_backward(cache), dlogits, 0)  # a second backward reads the same cache
+    first = dlogits.copy()
+    dlogits[...] = np.nan  # the caller's own
+    assert_close(softmax_cross_entropy_backward(cache), first, 0)
     assert_close(logits, kept, 0)
 
 
