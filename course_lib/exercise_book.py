@@ -190,7 +190,7 @@ EXERCISES: dict[str, Exercise] = {
             ("one norm over all arrays together: clipping each by itself turns the direction", _clip_each),
             ("scale, do not cut entries off: the direction must stay", _clip_entries),
             ("a gradient below max_norm stays as it is", _clip_always),
-            ("the arrays did not change: `g *= ...` works in place, `g = g * ...` makes a new array", lambda grads, limit: None),
+            ("nothing changed: `g *= ...` works in place, `g = g * ...` makes a new array", lambda grads, limit: None),
         ],
         call=_clip,
     ),

@@ -102,7 +102,9 @@ def last_line(code: str) -> str:
 def printed(cell: NotebookNode) -> str:
     """Return all text that a cell put out."""
     outputs = cell.get("outputs", [])
-    return "".join(o.text if o.output_type == "stream" else o.get("data", {}).get("text/plain", "") for o in outputs)
+    results = (o.get("data", {}) for o in outputs if o.output_type != "stream")
+    shown = [data.get("text/plain", "") for data in results if "image/png" not in data]  # a picture's is its size
+    return "".join([o.text for o in outputs if o.output_type == "stream"] + shown)
 
 
 def find(notebook: NotebookNode, cell_id: str) -> NotebookNode:
