@@ -7,6 +7,7 @@ OPENBLAS_CORETYPE narrows NumPy's BLAS, the table is measured a second time with
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import statistics
@@ -14,6 +15,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 
 import numpy as np
 import torch
@@ -68,26 +71,44 @@ def product_speed() -> float:
     return 2 * 1536**3 / min(milliseconds(lambda: a @ a, 1.0)) / 1e6
 
 
+@cache
+def timed(library: int, size: tuple[int, int, int, int]) -> Callable[[], tuple]:
+    """The function of one library (0 torch, 1 NumPy) for one size, made once in each worker process."""
+    return problem(*size)[library]
+
+
+def median_ms(library: int, size: tuple[int, int, int, int]) -> float:
+    """What a worker process measures when it is asked."""
+    milliseconds(timed(library, size), 0.2)  # warm up
+    return statistics.median(milliseconds(timed(library, size), 0.5))
+
+
 def table() -> None:
-    """Print one row a size: medians of alternating rounds, so that a slow moment of the machine meets both."""
+    """One row a size: medians of alternating rounds, so that a slow moment of the machine meets both.
+
+    Each library has a process of its own: idle threads of the one do not spin while the other works, and neither profits or
+    suffers from how the other has left the memory allocator.
+    """
     peak = product_speed()
     print(f"BLAS kernels: {os.environ.get('OPENBLAS_CORETYPE', 'chosen by OpenBLAS')}; matrix product {peak:.0f} GFLOP/s")
     print(f"{'(T, N, D, H)':>20} {'torch ms':>9} {'NumPy ms':>9} {'ratio':>6} {'GFLOP':>6} {'GFLOP/s':>8} {'of product':>10}")
-    for T, N, D, H in SIZES:
-        with_torch, with_numpy = problem(T, N, D, H)
-        for ours, theirs in zip(with_numpy(), with_torch(), strict=True):
-            np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
-        rounds = []
-        for _ in range(7):
-            rounds.append([])
-            for function in (with_torch, with_numpy):
-                milliseconds(function, 0.2)  # the other library's idle threads stop spinning
-                rounds[-1].append(statistics.median(milliseconds(function, 0.4)))
-        ms_torch, ms_numpy = (statistics.median(column) for column in zip(*rounds, strict=True))
-        flop = 3 * 2 * T * N * 4 * H * (D + H) / 1e9  # forward one product for each weight, backward two
-        speed = flop / ms_numpy * 1e3
-        cells = f"{ms_torch:9.2f} {ms_numpy:9.2f} {ms_torch / ms_numpy:6.2f} {flop:6.2f} {speed:8.0f} {speed / peak:10.0%}"
-        print(f"{(T, N, D, H)!s:>20} {cells}", flush=True)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as for_torch, ProcessPoolExecutor(1, mp_context=spawn) as for_numpy:
+        for size in SIZES:
+            with_torch, with_numpy = problem(*size)
+            for ours, theirs in zip(with_numpy(), with_torch(), strict=True):
+                np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
+            time.sleep(1)  # this process's own threads stop spinning
+            rounds = [
+                [pool.submit(median_ms, library, size).result() for library, pool in enumerate((for_torch, for_numpy))]
+                for _ in range(7)
+            ]
+            ms_torch, ms_numpy = (statistics.median(column) for column in zip(*rounds, strict=True))
+            T, N, D, H = size
+            flop = 3 * 2 * T * N * 4 * H * (D + H) / 1e9  # forward one product for each weight, backward two
+            speed = flop / ms_numpy * 1e3
+            times = f"{ms_torch:9.2f} {ms_numpy:9.2f} {ms_torch / ms_numpy:6.2f}"
+            print(f"{size!s:>20} {times} {flop:6.2f} {speed:8.0f} {speed / peak:10.0%}", flush=True)
 
 
 if __name__ == "__main__":

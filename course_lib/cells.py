@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from course_lib.layers import sigmoid
-from course_lib.shapes import check_numbers, check_shapes
+from course_lib.shapes import ShapeError, check_numbers, check_shapes
 
 
 class RNNParams(NamedTuple):
@@ -192,11 +192,12 @@ GATES = {RNNParams: 1, LSTMParams: 4, GRUParams: 3}  # blocks of H rows in each 
 
 def check_step(x: np.ndarray, prev: np.ndarray | LSTMState, params: tuple, axes: str = "N D") -> dict[str, int]:
     """Hold one step's arguments (or, with axes "T N D", a sequence's) to the notation; returns the sizes."""
-    rows = f"{GATES[type(params)]}H"
-    if isinstance(prev, LSTMState):
-        states = {"h": (prev.h, "N H"), "c": (prev.c, "N H")}
-    else:
-        states = {"prev" if axes == "N D" else "initial": (prev, "N H")}
+    rows, name = f"{GATES[type(params)]}H", "prev" if axes == "N D" else "initial"
+    wanted = LSTMState if isinstance(params, LSTMParams) else np.ndarray
+    if not isinstance(prev, wanted):
+        kind = "an LSTMState (h, c)" if wanted is LSTMState else "an array h"
+        raise ShapeError(f"{name}: expected {kind} for {type(params).__name__}, got {type(prev).__name__}")
+    states = {"h": (prev.h, "N H"), "c": (prev.c, "N H")} if wanted is LSTMState else {name: (prev, "N H")}
     specs = {"W_ih": f"{rows} D", "W_hh": f"{rows} H"}
     weights = {name: (array, specs.get(name, rows)) for name, array in params._asdict().items()}
     return check_shapes(x=(x, axes), **states, **weights)

@@ -66,6 +66,8 @@ def stream(
 def draw(log_probs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One token for each row of (N, V), by inverting the cumulative distribution at a uniform number."""
     cumulative = np.exp(log_probs, dtype=np.float64).cumsum(axis=1)
+    if not (cumulative[:, -1] > 0).all():
+        raise ValueError("log_probs: expected a distribution in each row, got NaN or no token with a probability")
     points = rng.random((len(cumulative), 1)) * cumulative[:, -1:]  # in [0, total): never a token of probability 0
     return (cumulative <= points).sum(axis=1)
 

@@ -23,7 +23,7 @@ def bits_per_character(nats: float) -> float:
 
 def perplexity(nats: float) -> float:
     """e^nats: the number of equally likely tokens that would be as surprising. Infinite when it exceeds the largest float."""
-    return math.exp(nats) if nats < 709 else math.inf
+    return math.inf if nats > 709 else math.exp(nats)
 
 
 def score(total_nats: float, tokens: int) -> Score:

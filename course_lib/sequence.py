@@ -21,6 +21,7 @@ from course_lib.shapes import check_shapes
 from course_lib.unroll import (
     check_lengths,
     check_result,
+    column_sums,
     final_state,
     initial_gradient,
     input_gradients,
@@ -30,6 +31,7 @@ from course_lib.unroll import (
     outputs,
     recurrent_gradient,
     sigmoid_,
+    workspace,
 )
 
 
@@ -88,13 +90,15 @@ def rnn_backward(
     """
     x, hs, params, lengths = cache
     dhs, dh = output_gradients(dhs, dfinal, hs, lengths)
-    da_all, _, W_hh_T = _backward_buffers(x, params, hs.dtype)
+    da_all, da, W_hh_T = _backward_buffers(x, params, hs.dtype)
     for t in reversed(range(len(x))):
         h = hs[t + 1].T
         dh += dhs[t].T
-        dh *= 1 - h * h
-        da_all[:, t] = dh
-        dh = np.matmul(W_hh_T, dh)
+        np.multiply(h, h, out=da)
+        np.subtract(1, da, out=da)
+        da *= dh
+        da_all[:, t] = da
+        np.matmul(W_hh_T, da, out=dh)
     dx, dW_ih, db = input_gradients(da_all, x, params.W_ih)
     dinitial = initial_gradient(dh, dfinal, lengths)
     check_result(dinitial, dfinal=dfinal, dhs=dhs)
@@ -202,8 +206,9 @@ def gru_forward(
         a_hn[t] = product[2 * H :]
         a[: 2 * H] += product[: 2 * H]
         sigmoid_(a[: 2 * H])
+        product[2 * H :] *= r
         n += bias_n
-        n += r * a_hn[t]
+        n += product[2 * H :]
         np.tanh(n, out=n)
         h -= n
         h *= z
@@ -225,28 +230,36 @@ def gru_backward(
     H = hs.shape[2]
     dhs, dh = output_gradients(dhs, dfinal, hs, lengths)
     da_all, da, W_hh_T = _backward_buffers(x, params, hs.dtype)  # the input side
-    dh_n_all = np.empty((H, *x.shape[:2]), dh.dtype)  # the n rows of the recurrent side: da_n ⊙ r
+    dh_n_all = workspace("dh_n", (H, *x.shape[:2]), dh.dtype)  # the n rows of the recurrent side: da_n ⊙ r
+    scratch = np.empty_like(dh)
     for t in reversed(range(len(x))):
         r, z, n = gates[t, :H], gates[t, H : 2 * H], gates[t, 2 * H :]
         da_r, da_z, da_n = da[:H], da[H : 2 * H], da[2 * H :]
         dh += dhs[t].T
-        np.subtract(1, n * n, out=da_n)
-        da_n *= 1 - z
+        np.multiply(n, n, out=da_n)
+        np.subtract(1, da_n, out=da_n)
+        np.subtract(1, z, out=scratch)
+        da_n *= scratch
         da_n *= dh
-        np.multiply(hs[t].T - n, dh, out=da_z)
-        da_z *= z - z * z
+        np.subtract(hs[t].T, n, out=da_z)
+        da_z *= scratch
+        da_z *= z
+        da_z *= dh
         np.multiply(da_n, a_hn[t], out=da_r)
-        da_r *= r - r * r
+        np.subtract(1, r, out=scratch)
+        da_r *= scratch
+        da_r *= r
         dh *= z
         da_all[:, t] = da
         da_n *= r
         dh_n_all[:, t] = da_n
-        dh += np.matmul(W_hh_T, da)
+        np.matmul(W_hh_T, da, out=scratch)
+        dh += scratch
     dx, dW_ih, db_ih = input_gradients(da_all, x, params.W_ih)
     dW_hh = np.vstack([recurrent_gradient(da_all[: 2 * H], hs), recurrent_gradient(dh_n_all, hs)])
     dinitial = initial_gradient(dh, dfinal, lengths)
     check_result(dinitial, dfinal=dfinal, dhs=dhs)
-    db_hh = np.concatenate([db_ih[: 2 * H], dh_n_all.sum((1, 2))])
+    db_hh = np.concatenate([db_ih[: 2 * H], column_sums(dh_n_all.reshape(H, -1))])
     return dx, dinitial, GRUParams(dW_ih, dW_hh, db_ih, db_hh)
 
 
@@ -269,4 +282,4 @@ def _backward_buffers(x: np.ndarray, params: tuple, dtype: np.dtype) -> tuple[np
     """Memory for da of all steps, (4H, T, N), and of one step, (4H, N); and W_hhᵀ laid out for the loop."""
     T, N, _ = x.shape
     rows = len(params.W_hh)
-    return np.empty((rows, T, N), dtype), np.empty((rows, N), dtype), np.ascontiguousarray(params.W_hh.T)
+    return workspace("da", (rows, T, N), dtype), np.empty((rows, N), dtype), np.ascontiguousarray(params.W_hh.T)

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import math
+import threading
+
 import numpy as np
 
 from course_lib.shapes import ShapeError, check_numbers, check_shapes
 
-ONE_PRODUCT_BELOW = 16  # streams; from here on T products of N columns each beat one product and a transposed copy
+ONE_PRODUCT_BELOW = 32  # streams; from here on T products of N columns each beat one product and a transposed copy
+
+_kept = threading.local()
+
+
+def workspace(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Memory for an intermediate result that never leaves the function that asks for it; contents are arbitrary.
+
+    It is kept, one buffer a name and thread, and grows as needed: the system hands out large fresh arrays page by page, and
+    that took a third of the time of forward + backward at (T, N, D, H) = (100, 32, 64, 128).
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    buffer = getattr(_kept, name, None)
+    if buffer is None or buffer.nbytes < size:
+        buffer = np.empty(size, np.uint8)
+        setattr(_kept, name, buffer)
+    return buffer[:size].view(dtype).reshape(shape)
 
 
 def input_product(x: np.ndarray, W_ih: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -14,7 +33,9 @@ def input_product(x: np.ndarray, W_ih: np.ndarray, dtype: np.dtype) -> np.ndarra
     T, N, D = x.shape
     a = np.empty((T, len(W_ih), N), dtype)
     if N < ONE_PRODUCT_BELOW:
-        a[...] = (x.reshape(T * N, D) @ W_ih.T).reshape(T, N, -1).transpose(0, 2, 1)
+        rows = workspace("input_product", (T * N, len(W_ih)), dtype)
+        np.matmul(x.reshape(T * N, D), W_ih.T, out=rows)
+        a[...] = rows.reshape(T, N, -1).transpose(0, 2, 1)
     else:
         np.matmul(W_ih, x.transpose(0, 2, 1), out=a)
     return a
@@ -23,7 +44,12 @@ def input_product(x: np.ndarray, W_ih: np.ndarray, dtype: np.dtype) -> np.ndarra
 def input_gradients(da: np.ndarray, x: np.ndarray, W_ih: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """dx_t = da_t W_ih, dW_ih = Σ_t da_tᵀ x_t and db = Σ_t da_t, from da (4H, T, N): one product each."""
     rows = da.reshape(len(da), -1)  # (4H, T N)
-    return (rows.T @ W_ih).reshape(x.shape), rows @ x.reshape(-1, x.shape[2]), rows.sum(1)
+    return (rows.T @ W_ih).reshape(x.shape), rows @ x.reshape(-1, x.shape[2]), column_sums(rows)
+
+
+def column_sums(rows: np.ndarray) -> np.ndarray:
+    """Σ over the last axis, as a product with ones: BLAS uses all threads."""
+    return rows @ np.ones(rows.shape[1], rows.dtype)
 
 
 def recurrent_gradient(da: np.ndarray, hs: np.ndarray) -> np.ndarray:

@@ -23,7 +23,8 @@ from problems import (
     worst_gradient_error,
 )
 
-from course_lib.cells import GRUParams, LSTMParams, LSTMState, RNNParams
+from course_lib.cells import GRUParams, LSTMParams, LSTMState, RNNParams, lstm_step_forward
+from course_lib.sequence import rnn_forward
 from course_lib.shapes import ShapeError
 from course_lib.trees import leaves, map_tree
 
@@ -180,3 +181,13 @@ def test_large_inputs_saturate_without_warnings(cell):
     x, prev, params = problem(cell)
     state, cache = CELLS[cell].step_forward(1e6 * x, prev, params)
     assert all(np.isfinite(leaf).all() for leaf in leaves((state, CELLS[cell].step_backward(state, cache))))
+
+
+def test_the_state_of_another_cell_is_refused():
+    h = np.ones((2, 3))
+    lstm = LSTMParams(np.ones((12, 4)), np.ones((12, 3)), np.ones(12))
+    rnn = RNNParams(np.ones((3, 4)), np.ones((3, 3)), np.ones(3))
+    with pytest.raises(ShapeError, match=r"^prev: expected an LSTMState \(h, c\) for LSTMParams, got ndarray$"):
+        lstm_step_forward(np.ones((2, 4)), h, lstm)
+    with pytest.raises(ShapeError, match=r"^initial: expected an array h for RNNParams, got LSTMState$"):
+        rnn_forward(np.ones((5, 2, 4)), LSTMState(h, h), rnn)

@@ -332,3 +332,9 @@ def test_length_is_at_least_one(length):
         with pytest.raises(ValueError) as caught:
             decode()
         assert str(caught.value) == f"length: expected at least 1, got {length}"
+
+
+@pytest.mark.parametrize("row", [[np.nan, -1.0], [-np.inf, -np.inf]])
+def test_drawing_from_no_distribution_is_refused(row):
+    with pytest.raises(ValueError, match="log_probs: expected a distribution in each row, got NaN or no token"):
+        draw(np.array([[-0.7, -0.7], row]), np.random.default_rng(0))

@@ -26,6 +26,7 @@ def test_units_agree(value):
 def test_perplexity_does_not_overflow():
     assert perplexity(700) == math.exp(700)
     assert perplexity(1e4) == math.inf
+    assert math.isnan(perplexity(math.nan))
 
 
 @given(st.lists(st.tuples(nats, st.integers(1, 1000)), min_size=1))
