@@ -17,12 +17,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
+from importlib import metadata
 
 import numpy as np
-import torch
-
-from course_lib.cells import LSTMParams, LSTMState
-from course_lib.sequence import lstm_backward, lstm_forward
 
 SIZES = [(100, 32, 64, 128), (100, 32, 128, 256), (64, 64, 256, 512), (35, 20, 650, 650)]
 
@@ -38,31 +35,54 @@ def milliseconds(function: Callable[[], object], budget: float) -> list[float]:
     return times
 
 
-def problem(T: int, N: int, D: int, H: int) -> tuple[Callable[[], tuple], Callable[[], tuple]]:
-    """The same random problem for both; each function returns hs and the gradients of x, W_ih, W_hh, b."""
-    torch.manual_seed(0)
-    module = torch.nn.LSTM(D, H)
-    x, dhs = torch.randn(T, N, D, requires_grad=True), torch.randn(T, N, H)
-    h, c = torch.randn(1, N, H, requires_grad=True), torch.randn(1, N, H, requires_grad=True)
-    arrays = [p.detach().numpy() for p in module.parameters()]
-    params = LSTMParams(arrays[0], arrays[1], arrays[2] + arrays[3])
-    initial, zero = LSTMState(h.detach().numpy()[0], c.detach().numpy()[0]), np.zeros((N, H), np.float32)
-    x_np, dhs_np = x.detach().numpy(), dhs.numpy()
+def arrays(T: int, N: int, D: int, H: int) -> dict[str, np.ndarray]:
+    """The same random problem for both libraries, float32."""
+    rng = np.random.default_rng(0)
+    shapes = {"x": (T, N, D), "h": (N, H), "c": (N, H), "dhs": (T, N, H), "W_ih": (4 * H, D), "W_hh": (4 * H, H), "b": (4 * H,)}
+    scale = {"W_ih": H**-0.5, "W_hh": H**-0.5, "b": 0.1}
+    return {k: scale.get(k, 1) * rng.standard_normal(shape, dtype=np.float32) for k, shape in shapes.items()}
 
-    def with_torch() -> tuple:
-        for tensor in (x, h, c, *module.parameters()):
+
+@cache
+def with_torch(size: tuple[int, int, int, int]) -> Callable[[], tuple]:
+    """Forward and backward of torch.nn.LSTM; returns hs and the gradients of x, W_ih, W_hh, b."""
+    import torch
+
+    a = {k: torch.from_numpy(value) for k, value in arrays(*size).items()}
+    module = torch.nn.LSTM(size[2], size[3])
+    with torch.no_grad():
+        for weight, value in zip(module.parameters(), (a["W_ih"], a["W_hh"], a["b"], 0 * a["b"]), strict=True):
+            weight.copy_(value)
+    inputs = [a["x"], a["h"][None], a["c"][None]]
+    for tensor in inputs:
+        tensor.requires_grad_()
+
+    def run() -> tuple:
+        for tensor in (*inputs, *module.parameters()):
             tensor.grad = None
-        hs, _ = module(x, (h, c))
-        hs.backward(dhs)
-        grads = (x.grad, module.weight_ih_l0.grad, module.weight_hh_l0.grad, module.bias_ih_l0.grad)
-        return (hs.detach(), *grads)
+        hs, _ = module(inputs[0], tuple(inputs[1:]))
+        hs.backward(a["dhs"])
+        return (hs.detach(), inputs[0].grad, *(p.grad for p in list(module.parameters())[:3]))
 
-    def with_numpy() -> tuple:
-        hs, _, cache = lstm_forward(x_np, initial, params)
-        dx, _, dparams = lstm_backward(dhs_np, LSTMState(zero, zero), cache)
+    return run
+
+
+@cache
+def with_numpy(size: tuple[int, int, int, int]) -> Callable[[], tuple]:
+    """Forward and backward of ours; returns the same quantities."""
+    from course_lib.cells import LSTMParams, LSTMState
+    from course_lib.sequence import lstm_backward, lstm_forward
+
+    a = arrays(*size)
+    params, initial = LSTMParams(a["W_ih"], a["W_hh"], a["b"]), LSTMState(a["h"], a["c"])
+    zero = LSTMState(np.zeros_like(a["h"]), np.zeros_like(a["c"]))
+
+    def run() -> tuple:
+        hs, _, cache = lstm_forward(a["x"], initial, params)
+        dx, _, dparams = lstm_backward(a["dhs"], zero, cache)
         return hs, dx, *dparams
 
-    return with_torch, with_numpy
+    return run
 
 
 def product_speed() -> float:
@@ -71,16 +91,16 @@ def product_speed() -> float:
     return 2 * 1536**3 / min(milliseconds(lambda: a @ a, 1.0)) / 1e6
 
 
-@cache
-def timed(library: int, size: tuple[int, int, int, int]) -> Callable[[], tuple]:
-    """The function of one library (0 torch, 1 NumPy) for one size, made once in each worker process."""
-    return problem(*size)[library]
-
-
-def median_ms(library: int, size: tuple[int, int, int, int]) -> float:
+def median_ms(library: Callable, size: tuple[int, int, int, int]) -> float:
     """What a worker process measures when it is asked."""
-    milliseconds(timed(library, size), 0.2)  # warm up
-    return statistics.median(milliseconds(timed(library, size), 0.5))
+    run = library(size)
+    milliseconds(run, 0.2)  # warm up
+    return statistics.median(milliseconds(run, 0.5))
+
+
+def results(library: Callable, size: tuple[int, int, int, int]) -> list[np.ndarray]:
+    """What a worker process computes, for the comparison."""
+    return [np.asarray(result) for result in library(size)()]
 
 
 def table() -> None:
@@ -95,14 +115,11 @@ def table() -> None:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as for_torch, ProcessPoolExecutor(1, mp_context=spawn) as for_numpy:
         for size in SIZES:
-            with_torch, with_numpy = problem(*size)
-            for ours, theirs in zip(with_numpy(), with_torch(), strict=True):
-                np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
-            time.sleep(1)  # this process's own threads stop spinning
-            rounds = [
-                [pool.submit(median_ms, library, size).result() for library, pool in enumerate((for_torch, for_numpy))]
-                for _ in range(7)
-            ]
+            workers = ((with_torch, for_torch), (with_numpy, for_numpy))
+            theirs, ours = (pool.submit(results, library, size).result() for library, pool in workers)
+            for a, b in zip(ours, theirs, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * float(np.abs(b).max()))
+            rounds = [[pool.submit(median_ms, library, size).result() for library, pool in workers] for _ in range(7)]
             ms_torch, ms_numpy = (statistics.median(column) for column in zip(*rounds, strict=True))
             T, N, D, H = size
             flop = 3 * 2 * T * N * 4 * H * (D + H) / 1e9  # forward one product for each weight, backward two
@@ -112,9 +129,8 @@ def table() -> None:
 
 
 if __name__ == "__main__":
-    threads = torch.get_num_threads()
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__} on {threads} threads,")
-    print(f"NumPy {np.__version__}, Python {platform.python_version()}")
+    versions = f"torch {metadata.version('torch')}, NumPy {np.__version__}, Python {platform.python_version()}"
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {versions}; threads as each library chooses")
     table()
     if "OPENBLAS_CORETYPE" in os.environ:
         without = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}

@@ -56,11 +56,13 @@ def check_numbers(**arrays: np.ndarray) -> None:
 
 def check_tokens(name: str, tokens: np.ndarray, vocab_size: int) -> None:
     """Raise ValueError unless ``tokens`` are integers in [0, vocab_size)."""
-    if not np.issubdtype(np.asarray(tokens).dtype, np.integer):
-        raise ValueError(f"{name}: expected integer tokens, got dtype {np.asarray(tokens).dtype}")
-    if np.size(tokens) and (np.min(tokens) < 0 or np.max(tokens) >= vocab_size):
-        bad = np.min(tokens) if np.min(tokens) < 0 else np.max(tokens)
-        raise ValueError(f"{name}: expected tokens in [0, {vocab_size}), got {bad}")
+    tokens = np.asarray(tokens)
+    if tokens.dtype.kind not in "iu":
+        raise ValueError(f"{name}: expected integer tokens, got dtype {tokens.dtype}")
+    if tokens.size:
+        low, high = tokens.min(), tokens.max()
+        if low < 0 or high >= vocab_size:
+            raise ValueError(f"{name}: expected tokens in [0, {vocab_size}), got {low if low < 0 else high}")
 
 
 @cache

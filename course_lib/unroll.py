@@ -11,14 +11,17 @@ from course_lib.shapes import ShapeError, check_numbers, check_shapes
 
 ONE_PRODUCT_BELOW = 32  # streams; from here on T products of N columns each beat one product and a transposed copy
 
+# The C library hands freed memory back to the system beyond a threshold, and fetching it again, page by page, took a third of
+# the time at (T, N, D, H) = (100, 32, 64, 128). The threshold follows the largest block ever freed, up to 32 MB: free one.
+np.empty(31 << 20, np.uint8)
+
 _kept = threading.local()
 
 
 def workspace(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Memory for an intermediate result that never leaves the function that asks for it; contents are arbitrary.
 
-    It is kept, one buffer a name and thread, and grows as needed: the system hands out large fresh arrays page by page, and
-    that took a third of the time of forward + backward at (T, N, D, H) = (100, 32, 64, 128).
+    It is kept, one buffer a name and thread, and grows as needed: fresh memory of tens of megabytes costs more than filling it.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     buffer = getattr(_kept, name, None)
