@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 COURSE = str(Path(sys.executable).with_name("course"))
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(os.environ.get("COURSE_DATA") or Path(__file__).parents[2] / "shared" / "data")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 if "COURSE_DATA" not in ENVIRONMENT and DATA.is_dir():
     ENVIRONMENT["COURSE_DATA"] = str(DATA)
