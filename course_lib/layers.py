@@ -58,8 +58,6 @@ def embedding_backward(dx: np.ndarray, cache: tuple) -> np.ndarray:
     """
     tokens, table = cache
     dtable = np.zeros_like(table)
-    if tokens.size == 0:
-        return dtable
     order = np.argsort(tokens, axis=None, kind="stable")
     present, starts = np.unique(tokens.ravel()[order], return_index=True)
     dtable[present] = np.add.reduceat(dx.reshape(-1, table.shape[1])[order], starts, axis=0)
