@@ -5,17 +5,14 @@ Run: python benchmarks/generation.py. Correctness first: both must give the same
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
 import torch
+from numpy_lstm import run
 
 from course_lib import decoding, language_model
 
@@ -57,7 +54,6 @@ def rate(step: Callable, state: tuple, seconds: float = 1.0) -> float:
 
 def table() -> None:
     """One row a size: medians of alternating rounds."""
-    print(f"BLAS kernels: {os.environ.get('OPENBLAS_CORETYPE', 'chosen by OpenBLAS')}")
     print(f"{'H':>5} {'NumPy char/s':>13} {'torch char/s':>13} {'ratio':>6} {'weights read, GB/s':>19}")
     for H in SIZES:
         params = language_model.init(V, E, H, 1, "lstm", seed=0)
@@ -74,10 +70,4 @@ def table() -> None:
 
 
 if __name__ == "__main__":
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__} on {torch.get_num_threads()} threads,")
-    print(f"NumPy {np.__version__}, Python {platform.python_version()}")
-    table()
-    if "OPENBLAS_CORETYPE" in os.environ:
-        without = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
-        sys.stdout.flush()
-        subprocess.run([sys.executable, __file__], env=without, check=True)
+    run(table)

@@ -110,7 +110,7 @@ def table() -> None:
     suffers from how the other has left the memory allocator.
     """
     peak = product_speed()
-    print(f"BLAS kernels: {os.environ.get('OPENBLAS_CORETYPE', 'chosen by OpenBLAS')}; matrix product {peak:.0f} GFLOP/s")
+    print(f"one large matrix product: {peak:.0f} GFLOP/s")
     print(f"{'(T, N, D, H)':>20} {'torch ms':>9} {'NumPy ms':>9} {'ratio':>6} {'GFLOP':>6} {'GFLOP/s':>8} {'of product':>10}")
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as for_torch, ProcessPoolExecutor(1, mp_context=spawn) as for_numpy:
@@ -128,11 +128,44 @@ def table() -> None:
             print(f"{size!s:>20} {times} {flop:6.2f} {speed:8.0f} {speed / peak:10.0%}", flush=True)
 
 
-if __name__ == "__main__":
+def parts() -> None:
+    """What bounds ours: each matrix product by itself, against the whole; and BLAS's two orientations."""
+    from course_lib.unroll import input_gradients, input_product, recurrent_gradient
+
+    print("milliseconds of the products alone (input, recurrent forward and backward, input gradients, recurrent gradient),")
+    print("then the whole; MB of weights read a step; GFLOP/s of W (4H, H) h (H, N), as the loop does, and of h (N, H) Wᵀ")
+    for size in SIZES:
+        a, (T, N, _, H) = arrays(*size), size
+        hs, hT = np.concatenate([a["h"][None], a["dhs"]]), np.ascontiguousarray(a["h"].T)
+        da, W_hh, W_hh_T = np.ones((4 * H, T, N), np.float32), a["W_hh"], np.ascontiguousarray(a["W_hh"].T)
+        da_t = da[:, 0].copy()
+        products = [
+            lambda a=a: input_product(a["x"], a["W_ih"], np.dtype(np.float32)),
+            lambda T=T, W=W_hh, h=hT: [W @ h for _ in range(T)],
+            lambda T=T, W=W_hh_T, d=da_t: [W @ d for _ in range(T)],
+            lambda a=a, da=da: input_gradients(da, a["x"], a["W_ih"]),
+            lambda da=da, hs=hs: recurrent_gradient(da, hs),
+        ]
+        times = [statistics.median(milliseconds(product, 0.3)) for product in products]
+        rows = statistics.median(milliseconds(lambda T=T, W=W_hh, h=a["h"]: [h @ W.T for _ in range(T)], 0.3))
+        gflop = 2 * T * N * 4 * H * H / 1e6
+        each = " ".join(f"{ms:6.2f}" for ms in times)
+        whole = f"sum {sum(times):6.2f} of {median_ms(with_numpy, size):6.2f}, {W_hh.nbytes / 1e6:5.2f} MB"
+        print(f"{size!s:>20} {each} {whole}, {gflop / times[1]:4.0f} against {gflop / rows:4.0f}", flush=True)
+
+
+def run(*tables: Callable[[], None]) -> None:
+    """Name the machine and print the tables, twice where the environment narrows NumPy's BLAS: as set, and without that."""
     versions = f"torch {metadata.version('torch')}, NumPy {np.__version__}, Python {platform.python_version()}"
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {versions}; threads as each library chooses")
-    table()
+    kernels = os.environ.get("OPENBLAS_CORETYPE", "chosen by OpenBLAS")
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {versions}; BLAS kernels: {kernels}")
+    for table in tables:
+        table()
     if "OPENBLAS_CORETYPE" in os.environ:
         without = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
         sys.stdout.flush()
-        subprocess.run([sys.executable, __file__], env=without, check=True)
+        subprocess.run([sys.executable, sys.argv[0]], env=without, check=True)
+
+
+if __name__ == "__main__":
+    run(table, parts)

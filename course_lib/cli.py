@@ -190,6 +190,7 @@ def evaluate_checkpoint(
     from course_lib.datasets import load_corpus
     from course_lib.language_model import evaluate
     from course_lib.metrics import score
+    from course_lib.text import UNKNOWN_ID
 
     model = checkpoint.load(source)
     name = data or model.record.get("data")
@@ -200,7 +201,7 @@ def evaluate_checkpoint(
     tokens = model.tokenizer.encode(text)
     if len(tokens) < 2:
         raise CourseError(f"the {split} part of {name} has {len(tokens)} characters, and 2 are needed; use a longer text")
-    about = {"unknown": int((tokens == 0).sum()), "data": name, "split": split, "data_sha256": corpus.sha256}
+    about = {"unknown": int((tokens == UNKNOWN_ID).sum()), "data": name, "split": split, "data_sha256": corpus.sha256}
     print(json.dumps(score(*evaluate(model.params, tokens))._asdict() | about))
 
 

@@ -271,7 +271,7 @@ def _forward_buffers(
     sizes = check_step(x, initial, params, axes="T N D")
     lengths = check_lengths(lengths, sizes["T"], sizes["N"])
     h = initial.h if isinstance(initial, LSTMState) else initial
-    dtype = np.result_type(x, h, params.W_hh, np.float32)
+    dtype = np.result_type(x, h, *params, np.float32)
     a = input_product(x, params.W_ih, dtype)
     hs = np.empty((len(x) + 1, *h.shape), dtype)
     hs[0] = h
