@@ -28,8 +28,8 @@ LAB_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 LAB_BROWSER = $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(BROWSER)$(filter Darwin,$(shell uname)),,--no-browser)
 
 # Two processes of one thread each: with two threads each, on two cores, they wait for one another and take 2 to 30 times as
-# long. Scope by file: a notebook must not be split between processes.
-PYTEST = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n 2 --dist loadscope
+# long. Scope by file: a notebook must not be split between processes. Solutions run by tests are nobody's progress.
+PYTEST = COURSE_PROGRESS= OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n 2 --dist loadscope
 NBVAL = --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval_sanitize.cfg --nbval-cell-timeout=180
 
 help: ## list the targets

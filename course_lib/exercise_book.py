@@ -1,30 +1,64 @@
-"""The exercises: the right answer, the inputs it is tried on, and the mistakes that people make, each with its hint."""
+"""What an exercise is; those of lessons 00, 01 and 06: the right answer, the inputs, the mistakes that people make."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from course_lib import datasets, decoding, layers, metrics, optim
-from course_lib.trees import named_leaves
+from course_lib import datasets, decoding, layers, metrics
 
 Problem = Callable[[np.random.Generator], tuple]
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """reference: the right answer. problem: draws the arguments. call: how a function is applied to them (mistakes too).
+    """number: "2.3" is the third exercise of lesson 02; empty if no lesson sets it. reference: the right answer.
 
-    mistakes: (hint, wrong function) pairs; the hint is shown to whoever makes that mistake.
+    problem: draws the arguments. call: how a function is applied to them (mistakes too). mistakes: (hint, wrong function)
+    pairs; the hint is shown to whoever makes that mistake. arguments, outputs: their names, for messages. gates: the order
+    of the gate rows. in_place: the function is meant to change its arguments.
     """
 
+    number: str
     reference: Callable
     problem: Problem
     mistakes: Sequence[tuple[str, Callable]]
     call: Callable[..., Any] = lambda function, *arguments: function(*arguments)
+    arguments: str = ""
+    outputs: str = ""
+    gates: str = ""
+    in_place: bool = False
+
+
+def edited(function: Callable, *changes: tuple[str, str]) -> Callable:
+    """The function with pieces of its source replaced: a mistake, written as the difference that it makes.
+
+    Raises:   ValueError, when it is first called: an old text that does not occur exactly once.
+    """
+
+    @functools.cache
+    def make() -> Callable:
+        source = textwrap.dedent(inspect.getsource(function))
+        for old, new in changes:
+            if source.count(old) != 1:
+                raise ValueError(f"{function.__name__}: {old!r} occurs {source.count(old)} times, expected once")
+            source = source.replace(old, new)
+        namespace = dict(function.__globals__)
+        exec(source, namespace)
+        return namespace[function.__name__]
+
+    return lambda *arguments: make()(*arguments)
+
+
+def slips(function: Callable, *rows: tuple[str, ...]) -> list[tuple[str, Callable]]:
+    """Mistakes that are small edits of a function: a row is the hint, then old, new, old, new, ..."""
+    return [(hint, edited(function, *zip(texts[::2], texts[1::2], strict=True))) for hint, *texts in rows]
 
 
 def _logits(rng: np.random.Generator) -> tuple:
@@ -40,33 +74,6 @@ def _filter_problem(parameter: Callable[[np.random.Generator], float]) -> Proble
 
 def _apply_filter(make: Callable, parameter: float, log_probs: np.ndarray) -> np.ndarray:
     return make(parameter)(log_probs)
-
-
-def _clip_problem(rng: np.random.Generator) -> tuple:
-    grads = (rng.normal(size=(3, 4)), (rng.normal(size=5), rng.normal(size=(2, 2))))
-    return grads, rng.choice([0.5, 2, 100])
-
-
-def _clip(function: Callable, grads: tuple, max_norm: float) -> tuple:
-    """The gradients after the call: clipping is in place."""
-    function(grads, max_norm)
-    return grads
-
-
-def _clip_each(grads: tuple, max_norm: float) -> None:
-    for _, g in named_leaves(grads):
-        g *= min(1, max_norm / np.linalg.norm(g))
-
-
-def _clip_entries(grads: tuple, max_norm: float) -> None:
-    for _, g in named_leaves(grads):
-        np.clip(g, -max_norm, max_norm, out=g)
-
-
-def _clip_always(grads: tuple, max_norm: float) -> None:
-    norm = optim.global_norm(grads)
-    for _, g in named_leaves(grads):
-        g *= max_norm / norm
 
 
 def _batches_problem(rng: np.random.Generator) -> tuple:
@@ -121,24 +128,47 @@ def _mean_perplexity(parts: list) -> metrics.Score:
     return right._replace(perplexity=sum(np.exp(n) * t for n, t in parts) / tokens)
 
 
-EXERCISES: dict[str, Exercise] = {
+def _rank(log_probs: np.ndarray) -> np.ndarray:
+    """0 for each row's most probable token, 1 for the next, ..."""
+    return np.argsort(np.argsort(-log_probs, axis=1, kind="stable"), axis=1)
+
+
+def _nucleus(log_probs: np.ndarray, p: float, include: bool = True, normalise: bool = True) -> np.ndarray:
+    order = np.argsort(-log_probs, axis=1)
+    total = np.exp(np.take_along_axis(log_probs, order, axis=1)).cumsum(axis=1)
+    total -= np.exp(np.take_along_axis(log_probs, order, axis=1)) if include else 0
+    kept = np.full_like(log_probs, -np.inf)
+    np.put_along_axis(kept, order, np.where(total < p, np.take_along_axis(log_probs, order, axis=1), -np.inf), axis=1)
+    return layers.log_softmax(kept) if normalise else kept
+
+
+def _over_p(p: float) -> Callable:
+    return lambda log_probs: layers.log_softmax(np.where(log_probs >= np.log(p), log_probs, -1e9))
+
+
+LANGUAGE_EXERCISES: dict[str, Exercise] = {
     "perplexity": Exercise(
+        "0.1",
         metrics.perplexity,
         lambda rng: (rng.uniform(0.1, 5),),
         [
             ("nats are logarithms to base e, not 2: e^nats", lambda nats: 2**nats),
             ("that is the probability of a typical token; perplexity is its inverse", lambda nats: np.exp(-nats)),
         ],
+        arguments="nats",
     ),
     "bits_per_character": Exercise(
+        "1.1",
         metrics.bits_per_character,
         lambda rng: (rng.uniform(0.1, 5),),
         [
             ("one nat is more than one bit: divide by ln 2", lambda nats: nats * np.log(2)),
             ("log2 of the nats is not the nats in bits: the logarithm is already taken", lambda nats: np.log2(nats)),
         ],
+        arguments="nats",
     ),
     "log_softmax": Exercise(
+        "1.2",
         layers.log_softmax,
         _logits,
         [
@@ -146,16 +176,20 @@ EXERCISES: dict[str, Exercise] = {
             ("normalise over the last axis: each row is one distribution", lambda a: layers.log_softmax(a.T).T),
             ("these are probabilities; their logarithm is asked for", lambda a: np.exp(layers.log_softmax(a))),
         ],
+        arguments="logits",
     ),
     "pooled": Exercise(
+        "1.3",
         metrics.pooled,
         lambda rng: ([(rng.uniform(0.5, 4), int(rng.integers(1, 1000))) for _ in range(rng.integers(2, 5))],),
         [
             ("a text of 10 tokens must not count as much as one of 1000: weight by tokens", _mean_of_means),
             ("average the nats first, then exponentiate: perplexities cannot be averaged", _mean_perplexity),
         ],
+        arguments="parts",
     ),
     "witten_bell_table": Exercise(
+        "1.4",
         _witten_bell_table,
         _counts_problem,
         [
@@ -163,8 +197,10 @@ EXERCISES: dict[str, Exercise] = {
             ("a context that never occurred says nothing: it passes `shorter` on", _unseen_context_is_zero),
             ("u(c) belongs to one context: count the non-zero entries of each row", _one_shared_weight),
         ],
+        arguments="counts shorter",
     ),
     "temperature": Exercise(
+        "6.1",
         decoding.temperature,
         _filter_problem(lambda rng: rng.uniform(0.3, 3)),
         [
@@ -172,8 +208,11 @@ EXERCISES: dict[str, Exercise] = {
             ("divide by t: a low temperature sharpens", lambda t: lambda lp: layers.log_softmax(lp * t)),
         ],
         call=_apply_filter,
+        arguments="t log_probs",
+        outputs="log_probs",
     ),
     "top_k": Exercise(
+        "6.2",
         decoding.top_k,
         _filter_problem(lambda rng: int(rng.integers(1, 7))),
         [
@@ -182,19 +221,24 @@ EXERCISES: dict[str, Exercise] = {
             ("one too many: exactly k are kept", lambda k: decoding.top_k(k + 1)),
         ],
         call=_apply_filter,
+        arguments="k log_probs",
+        outputs="log_probs",
     ),
-    "clip_global_norm_": Exercise(
-        optim.clip_global_norm_,
-        _clip_problem,
+    "top_p": Exercise(
+        "6.3",
+        decoding.top_p,
+        _filter_problem(lambda rng: rng.uniform(0.1, 0.95)),
         [
-            ("one norm over all arrays together: clipping each by itself turns the direction", _clip_each),
-            ("scale, do not cut entries off: the direction must stay", _clip_entries),
-            ("a gradient below max_norm stays as it is", _clip_always),
-            ("nothing changed: `g *= ...` works in place, `g = g * ...` makes a new array", lambda grads, limit: None),
+            ("the token that carries the sum past p belongs to the set", lambda p: lambda lp: _nucleus(lp, p, include=False)),
+            ("the kept ones must sum to 1 again: normalise", lambda p: lambda lp: _nucleus(lp, p, normalise=False)),
+            ("that keeps every token of probability at least p (or none): add them up, best first", _over_p),
         ],
-        call=_clip,
+        call=_apply_filter,
+        arguments="p log_probs",
+        outputs="log_probs",
     ),
     "batches": Exercise(
+        "6.4",
         datasets.batches,
         _batches_problem,
         [
@@ -202,10 +246,6 @@ EXERCISES: dict[str, Exercise] = {
             ("the target is the next token, not the same one", _unshifted),
         ],
         call=_all_batches,
+        arguments="tokens batch_size steps",
     ),
 }
-
-
-def _rank(log_probs: np.ndarray) -> np.ndarray:
-    """0 for each row's most probable token, 1 for the next, ..."""
-    return np.argsort(np.argsort(-log_probs, axis=1, kind="stable"), axis=1)

@@ -21,6 +21,7 @@ from course_lib.layers import (
 )
 from course_lib.shapes import ShapeError, check_tokens
 from course_lib.stacked import stacked_backward, stacked_forward, zero_state, zeros_like
+from course_lib.weights import uniform
 
 CELLS = {"rnn": RNNParams, "lstm": LSTMParams, "gru": GRUParams}
 STEPS = {RNNParams: rnn_step_forward, LSTMParams: lstm_step_forward, GRUParams: gru_step_forward}
@@ -53,19 +54,17 @@ def init(
         raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
     rng, E, H = np.random.default_rng(seed), embedding_size, hidden_size
 
-    def uniform(rows: int, columns: int) -> np.ndarray:
-        return rng.uniform(-(columns**-0.5), columns**-0.5, (rows, columns)).astype(dtype)
-
     def layer(D: int) -> tuple:
         gates = {"rnn": 1, "lstm": 4, "gru": 3}[cell]
-        W_ih, W_hh, b = uniform(gates * H, D), uniform(gates * H, H), np.zeros(gates * H, dtype)
+        W_ih, W_hh = (uniform(rng, gates * H, columns, dtype) for columns in (D, H))
+        b = np.zeros(gates * H, dtype)
         if cell == "lstm":
             b[H : 2 * H] = 1
         return GRUParams(W_ih, W_hh, b, b.copy()) if cell == "gru" else CELLS[cell](W_ih, W_hh, b)
 
     embedding = (rng.standard_normal((vocab_size, E)) * 0.5).astype(dtype)
     layers = tuple(layer(E if depth == 0 else H) for depth in range(num_layers))
-    return LanguageModelParams(embedding, layers, uniform(vocab_size, H), np.zeros(vocab_size, dtype))
+    return LanguageModelParams(embedding, layers, uniform(rng, vocab_size, H, dtype), np.zeros(vocab_size, dtype))
 
 
 def initial_state(params: LanguageModelParams, batch_size: int) -> tuple:

@@ -12,10 +12,9 @@ The step functions of ``cells`` are the definition; these compute the same numbe
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
+from course_lib.caches import GRUSequenceCache, LSTMSequenceCache, RNNSequenceCache
 from course_lib.cells import GRUParams, LSTMParams, LSTMState, RNNParams, check_step
 from course_lib.shapes import check_shapes
 from course_lib.unroll import (
@@ -33,31 +32,6 @@ from course_lib.unroll import (
     sigmoid_,
     workspace,
 )
-
-
-class RNNSequenceCache(NamedTuple):
-    x: np.ndarray  # (T, N, D)
-    hs: np.ndarray  # (T + 1, N, H), the initial state first
-    params: RNNParams
-    lengths: np.ndarray | None
-
-
-class LSTMSequenceCache(NamedTuple):
-    x: np.ndarray  # (T, N, D)
-    hs: np.ndarray  # (T + 1, N, H)
-    cs: np.ndarray  # (T + 1, H, N)
-    gates: np.ndarray  # (T, 4H, N)
-    params: LSTMParams
-    lengths: np.ndarray | None
-
-
-class GRUSequenceCache(NamedTuple):
-    x: np.ndarray  # (T, N, D)
-    hs: np.ndarray  # (T + 1, N, H)
-    gates: np.ndarray  # (T, 3H, N)
-    a_hn: np.ndarray  # (T, H, N)
-    params: GRUParams
-    lengths: np.ndarray | None
 
 
 def rnn_forward(
@@ -80,9 +54,7 @@ def rnn_forward(
     return outputs(hs, lengths), final_state(hs, lengths), RNNSequenceCache(x, hs, params, lengths)
 
 
-def rnn_backward(
-    dhs: np.ndarray, dfinal: np.ndarray, cache: RNNSequenceCache
-) -> tuple[np.ndarray, np.ndarray, RNNParams]:
+def rnn_backward(dhs: np.ndarray, dfinal: np.ndarray, cache: RNNSequenceCache) -> tuple[np.ndarray, np.ndarray, RNNParams]:
     """Back-propagate through time: the loop carries dh back, the products wait until it is done.
 
     Args:     dhs: dL/dhs (T, N, H). dfinal: dL/dfinal (N, H). cache: from rnn_forward.
@@ -137,9 +109,7 @@ def lstm_forward(
     return outputs(hs, lengths), final, LSTMSequenceCache(x, hs, cs, gates, params, lengths)
 
 
-def lstm_backward(
-    dhs: np.ndarray, dfinal: LSTMState, cache: LSTMSequenceCache
-) -> tuple[np.ndarray, LSTMState, LSTMParams]:
+def lstm_backward(dhs: np.ndarray, dfinal: LSTMState, cache: LSTMSequenceCache) -> tuple[np.ndarray, LSTMState, LSTMParams]:
     """Back-propagate through time; lstm_step_backward holds the equations.
 
     Args:     dhs: dL/dhs (T, N, H). dfinal: dL/dh_T and dL/dc_T, each (N, H). cache: from lstm_forward.
@@ -218,9 +188,7 @@ def gru_forward(
     return outputs(hs, lengths), final_state(hs, lengths), GRUSequenceCache(x, hs, gates, a_hn, params, lengths)
 
 
-def gru_backward(
-    dhs: np.ndarray, dfinal: np.ndarray, cache: GRUSequenceCache
-) -> tuple[np.ndarray, np.ndarray, GRUParams]:
+def gru_backward(dhs: np.ndarray, dfinal: np.ndarray, cache: GRUSequenceCache) -> tuple[np.ndarray, np.ndarray, GRUParams]:
     """Back-propagate through time; gru_step_backward holds the equations.
 
     Args:     dhs: dL/dhs (T, N, H). dfinal: dL/dfinal (N, H). cache: from gru_forward.

@@ -117,6 +117,22 @@ def equations(markdown: str) -> list[str]:
     return re.findall(r"\$\$.*?\$\$", markdown, flags=re.DOTALL)
 
 
+def is_derivative(equation: str) -> bool:
+    """Whether an equation displays a derivative."""
+    return bool(re.search(r"\\partial|\\mathrm(?: d|\{d\})", equation))
+
+
+def executed_in(lesson: Lesson, number: str) -> NotebookNode | None:
+    """Return the first code cell below equation ``number`` that names it, as ``# (2.7)`` or ``equation_2_7``."""
+    below = False
+    sign = rf"#.*\({re.escape(number)}\)|equation_{number.replace('.', '_')}(?!\d)"
+    for cell in lesson.editions["en"].cells:
+        below = below or (cell.cell_type == "markdown" and rf"\tag{{{number}}}" in cell.source)
+        if below and cell.cell_type == "code" and re.search(sign, cell.source):
+            return cell
+    return None
+
+
 def first_line(cell: NotebookNode) -> str:
     """Return the first line of a cell."""
     return cell.source.strip().partition("\n")[0]
@@ -294,6 +310,23 @@ def languages(lesson: Lesson) -> list[str]:
     return found
 
 
+def derivatives_are_executed(lesson: Lesson) -> list[str]:
+    """Equations are numbered in order, and each that displays a derivative is executed below it, by a cell that asserts."""
+    lesson_number, found = int(lesson.name[:2]), []
+    shown = [e for cell in lesson.editions["en"].cells if cell.cell_type == "markdown" for e in equations(cell.source)]
+    tagged = [number for e in shown for number in re.findall(r"\\tag\{(\d+\.\d+)\}", e)]
+    wanted = [f"{lesson_number}.{k}" for k in range(1, len(tagged) + 1)]
+    found += [f"equations are numbered {tagged}, expected {wanted}"] * (tagged != wanted)
+    for equation in filter(is_derivative, shown):
+        numbers = re.findall(r"\\tag\{(\d+\.\d+)\}", equation)
+        found += [f"a derivative without a number: {equation}"] * (not numbers)
+        for number in numbers:
+            cell = executed_in(lesson, number)
+            if cell is None or not re.search(r"^\s*assert\b|\bcompare\(", cell.source, flags=re.MULTILINE):
+                found.append(f"equation {number}: no cell below executes it with an assert and names it, as `# ({number})`")
+    return found
+
+
 RULES = [
     number_of_cells,
     length_of_code,
@@ -308,4 +341,12 @@ RULES = [
     opening_and_closing,
     tags_of_editions,
     languages,
+    derivatives_are_executed,
 ]
+
+
+def equation_table(lesson: Lesson) -> list[tuple[str, str]]:
+    """Return (equation number, first line of the cell that executes it) for each equation that displays a derivative."""
+    shown = [e for cell in lesson.editions["en"].cells if cell.cell_type == "markdown" for e in equations(cell.source)]
+    numbers = [n for e in filter(is_derivative, shown) for n in re.findall(r"\\tag\{(\d+\.\d+)\}", e)]
+    return [(number, first_line(executed_in(lesson, number))) for number in numbers]

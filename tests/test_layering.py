@@ -18,8 +18,8 @@ RANKS = [
 RANK = dict(RANKS)
 
 MAY_IMPORT_TORCH: set[str] = set()  # modules that are not np modules
-DRAWS = {"plotting"}  # modules that import matplotlib
-EXTRA_TESTS = {"parity", "layering", "lessons", "build", "setup"}  # of no single module
+DRAWS = {"plotting", "diagrams"}  # modules that import matplotlib
+EXTRA_TESTS = {"parity", "layering", "lessons", "build", "setup", "laws", "mutants"}  # of no single module
 NO_BEHAVIOUR = {"errors"}  # modules that hold nothing to test
 
 

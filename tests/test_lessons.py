@@ -119,6 +119,15 @@ def print_text(text: str):
     return setter("step = 3", outputs=[nbformat.v4.new_output("stream", text=text)])
 
 
+def derivation(code: str) -> list[NotebookNode]:
+    """Return a displayed derivative and a cell below it."""
+    return [say(r"$$ \frac{\mathrm dL}{\mathrm dx} = 2 \tag{99.1} $$"), nbformat.v4.new_code_cell(code)]
+
+
+def derive(code: str):
+    return lambda lesson: lesson.editions["en"].cells.extend(derivation(code))
+
+
 ERROR = nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])
 ONE = "one third"  # a cell that prints
 VIOLATIONS = {
@@ -199,6 +208,15 @@ VIOLATIONS = {
         replacer("y = 2x", "y = 3x", "source"),
         lambda lesson: lesson.source.cells.append(say("Both read this.")),
     ],
+    "derivatives_are_executed": [
+        lambda lesson: lesson.editions["en"].cells.append(say(r"$$ \partial y / \partial x = 2 $$")),
+        lambda lesson: lesson.editions["en"].cells.append(say(r"$$ y = 2x \tag{99.2} $$")),
+        derive("# no number\nassert True"),
+        derive("x = 1  # (99.1)"),
+        derive("assert True  # (99.10)"),
+        derive("x = 1  # (99.1)\nprint('assert')"),
+        lambda lesson: lesson.editions["en"].cells.extend(reversed(derivation("assert True  # (99.1)"))),
+    ],
 }
 
 
@@ -222,6 +240,17 @@ def test_numbers_that_may_be_printed(tiny, text):
     lesson = load(tiny)
     print_text(text)(lesson)
     assert lesson_rules.printed_digits(lesson) == []
+
+
+@pytest.mark.parametrize(
+    "code", ["assert True  # (99.1)", "# (99.1) and (99.2)\nassert True", "equation_99_1 = 2\nassert True"]
+)
+def test_ways_to_execute_an_equation(tiny, code):
+    lesson = load(tiny)
+    derive(code)(lesson)
+    assert lesson_rules.derivatives_are_executed(lesson) == []
+    assert lesson_rules.equation_table(lesson) == [("99.1", code.partition("\n")[0])]
+    assert not lesson_rules.is_derivative(r"$$ J = \mathrm{diag}(f) W \tag{99.1} $$")
 
 
 def test_what_counts_as_words():
