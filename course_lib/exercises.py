@@ -62,7 +62,8 @@ def progress() -> Report:
         lines.append(f"lesson {lesson:02}: {sum(name in solved for _, name in mine)} of {len(mine)}")
         lines += [f"  {'✓' if name in solved else '○'} {lesson}.{place} {name}" for place, name in mine]
     done = sum(name in solved for _, name in numbered)
-    lines.append(f"{done} of {len(numbered)} solved; kept in {progress_file() or 'no file: COURSE_PROGRESS is empty'}")
+    where = f"kept in {path}" if (path := progress_file()) else "nothing is kept: COURSE_PROGRESS is empty"
+    lines.append(f"{done} of {len(numbered)} solved; {where}")
     print("\n".join(lines))
     return Report(done == len(numbered), lines)
 
@@ -75,17 +76,17 @@ def _report(name: str, function: Callable, trials: int) -> Report:
         given = copy.deepcopy(arguments)
         try:
             got = call(lambda given=given: exercise.call(function, *given), max(0.1, end - time.monotonic()))
-        except NotImplementedError as error:
-            return Report(False, [f"○ {name}: not written yet", *([] if own_frames(error) else [f"  {error}"])])
         except OverTimeError as error:
             return Report(False, [f"✗ {name}: {_over_time(error)}"])
         except MisfitError as error:
             return Report(False, [f"✗ {name}: {error}"])
         except BaseException as error:  # whatever the learner's code raises is shown as theirs
+            if type(error) is NotImplementedError:
+                return Report(False, [f"○ {name}: not written yet"])
             return Report(False, [f"✗ {name}: your function raised {type(error).__name__}: {error}", *_frames(exercise, error)])
         lines = _wrong(exercise, arguments, given, expected, got)
         if lines:
-            return Report(False, [f"✗ {name}: {lines[0]}", *(f"  {line}" for line in lines[1:])])
+            return Report(False, [f"{lines[0][0]} {name}: {lines[0][2:]}", *(f"  {line}" for line in lines[1:])])
     return Report(True, [f"✓ {name}: equal to the library's on {trials} random inputs"])
 
 
@@ -94,19 +95,18 @@ def _wrong(exercise: Exercise, arguments: tuple, given: tuple, expected: Any, go
     try:
         found = verdicts(expected, got, exercise.outputs.split(), exercise.gates)
     except MisfitError as error:
-        return [str(error)]
+        return [f"✗ {error}"]
     changed = [] if exercise.in_place else list(_changed(exercise, arguments, given))
-    bad = [verdict for verdict in found if verdict.problem or verdict.missing]
-    if not bad and not changed:
-        return []
-    first = f"{bad[0].name} is {'not written yet' if bad[0].missing else 'wrong'}" if bad else changed.pop(0)
-    lines = [first, *changed]
-    if bad:
-        lines += [_line(verdict) for verdict in found]
+    wrong, missing = [v for v in found if v.problem], [v for v in found if v.missing]
+    if wrong or missing:
         known = (hint for hint, mistake in exercise.mistakes if _makes(exercise, mistake, arguments, got))
-        hint = next(known, next((verdict.hint for verdict in bad if verdict.hint), ""))
-        lines += [f"hint: {hint}"] * bool(hint)
-    return lines
+        hint = next(known, next((verdict.hint for verdict in wrong if verdict.hint), ""))
+        changed += [*map(_line, found), *[f"hint: {hint}"] * bool(hint)]
+    if wrong:
+        return [f"✗ {wrong[0].name} is wrong", *changed]
+    if missing:
+        return [f"○ {missing[0].name} is not written yet", *changed]
+    return [f"✗ {line}" for line in changed]
 
 
 def _line(verdict: Verdict) -> str:

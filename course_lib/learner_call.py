@@ -27,7 +27,7 @@ class OverTimeError(Exception):
     """The function did not return in time. stopped: whether it was ended, or still runs."""
 
     def __init__(self, seconds: float, stopped: bool) -> None:
-        super().__init__(f"not finished after {seconds:g} s")
+        super().__init__(f"not finished after {seconds:.2g} s")
         self.stopped = stopped
 
 

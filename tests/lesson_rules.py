@@ -122,13 +122,17 @@ def is_derivative(equation: str) -> bool:
     return bool(re.search(r"\\partial|\\mathrm(?: d|\{d\})", equation))
 
 
+def naming(number: str) -> str:
+    """Return the pattern of a line that names an equation."""
+    return rf"#.*\({re.escape(number)}\)|equation_{number.replace('.', '_')}(?!\d)"
+
+
 def executed_in(lesson: Lesson, number: str) -> NotebookNode | None:
     """Return the first code cell below equation ``number`` that names it, as ``# (2.7)`` or ``equation_2_7``."""
     below = False
-    sign = rf"#.*\({re.escape(number)}\)|equation_{number.replace('.', '_')}(?!\d)"
     for cell in lesson.editions["en"].cells:
         below = below or (cell.cell_type == "markdown" and rf"\tag{{{number}}}" in cell.source)
-        if below and cell.cell_type == "code" and re.search(sign, cell.source):
+        if below and cell.cell_type == "code" and re.search(naming(number), cell.source):
             return cell
     return None
 
@@ -346,7 +350,17 @@ RULES = [
 
 
 def equation_table(lesson: Lesson) -> list[tuple[str, str]]:
-    """Return (equation number, first line of the cell that executes it) for each equation that displays a derivative."""
+    """Return (number, execution count and line of the cell that executes it) of each equation that displays a derivative."""
     shown = [e for cell in lesson.editions["en"].cells if cell.cell_type == "markdown" for e in equations(cell.source)]
     numbers = [n for e in filter(is_derivative, shown) for n in re.findall(r"\\tag\{(\d+\.\d+)\}", e)]
-    return [(number, first_line(executed_in(lesson, number))) for number in numbers]
+    cells = [(number, executed_in(lesson, number)) for number in numbers]
+    lines = [next(line for line in cell.source.splitlines() if re.search(naming(number), line)) for number, cell in cells]
+    return [(number, f"[{cell.execution_count}] {line.strip()}") for (number, cell), line in zip(cells, lines, strict=True)]
+
+
+if __name__ == "__main__":
+    from tiny_lesson import NOTEBOOKS, load
+
+    for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
+        for number, line in equation_table(load(NOTEBOOKS / "src" / f"{notebook.stem}.md")):
+            print(f"| {number} | `{line}` |")

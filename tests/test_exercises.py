@@ -45,6 +45,14 @@ def test_each_quantity_has_its_line() -> None:
     assert lines[7] == "  hint: all of it is 2 times what is expected: a factor too many or too few, a mean for a sum?"
 
 
+def test_what_is_still_open_is_no_mistake() -> None:
+    lines = check("rnn_step_backward", lambda dstate, cache: (cells.rnn_step_backward(dstate, cache)[0], None, None)).lines
+    assert lines[0] == "○ rnn_step_backward: dprev is not written yet" and lines[1:3] == [
+        "  ✓ dx",
+        "  ○ dprev: not written yet",
+    ]
+
+
 def test_expected_and_got_are_the_worst_entry() -> None:
     def one_entry_off(dstate: np.ndarray, cache: cells.RNNCache) -> tuple:
         dx, dprev, dparams = cells.rnn_step_backward(dstate, cache)
@@ -174,7 +182,11 @@ def test_the_limit_is_for_all_trials_together(monkeypatch: pytest.MonkeyPatch) -
     assert "not finished after" in check("perplexity", slow).lines[0]
 
 
-@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), RecursionError("too deep")])
+class NoInput(NotImplementedError):
+    """What a notebook without a keyboard raises for input()."""
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), RecursionError("too deep"), NoInput()])
 def test_nothing_that_is_raised_gets_out(raised: BaseException) -> None:
     def raises(nats: float) -> float:
         raise raised
