@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.ticker import MaxNLocator
 
 STYLE = Path(__file__).with_name("course.mplstyle")
 BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -24,24 +25,43 @@ def new_axes(ax: Axes | None, **size: object) -> Axes:
 
 
 def curves(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str, title: str, ax: Axes | None = None
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    ax: Axes | None = None,
+    *,
+    log: bool = False,
 ) -> Axes:
     """Lines with their names at their right ends, so that no legend has to be matched by colour.
 
-    Args:     series: name -> (x, y), equally long.
+    Args:     series: name -> (x, y), equally long. log: whether the y-axis is logarithmic.
     """
     ax = new_axes(ax)
+    ax.set_yscale("log" if log else "linear")
     ends = []
     for name, (x, y) in series.items():
         (line,) = ax.plot(x, y, label=name)
         ends.append((float(y[-1]), float(x[-1]), name, line.get_color()))
-    gap = 0.075 * (ax.get_ylim()[1] - ax.get_ylim()[0])
-    place = -np.inf
-    for y, x, name, color in sorted(ends):
-        place = max(y, place + gap)  # names do not overlap
-        ax.annotate(name, (x, place), xytext=(6, 0), textcoords="offset points", color=color, va="center")
+    ends.sort()
+    scale = ax.yaxis.get_transform()  # the distance between names is that on paper, logarithmic or not
+    low, high = scale.transform(ax.get_ylim())
+    for (_, x, name, color), place in zip(ends, _spread([scale.transform(end[0]) for end in ends], low, high), strict=True):
+        ax.annotate(name, (x, scale.inverted().transform(place)), xytext=(6, 0), textcoords="offset points", color=color,
+                    va="center", annotation_clip=False)  # fmt: skip
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     return ax
+
+
+def _spread(heights: Sequence[float], low: float, high: float) -> np.ndarray:
+    """Sorted heights moved apart until names at them do not overlap, up first, then down from ``high``."""
+    gap = 0.075 * (high - low)
+    places = np.clip(heights, low, high)
+    for k in range(1, len(places)):
+        places[k] = max(places[k], places[k - 1] + gap)
+    for k in reversed(range(len(places))):
+        places[k] = min(places[k], high if k == len(places) - 1 else places[k + 1] - gap)
+    return places
 
 
 def scoreboard(
@@ -93,6 +113,69 @@ def surprise(text: str, nats: np.ndarray, title: str, ax: Axes | None = None) ->
     ax.grid(axis="x", visible=False)
     ax.set(ylabel="surprise (nats)", title=title)
     return ax
+
+
+def text_map(
+    text: str,
+    values: np.ndarray,
+    names: Sequence[str],
+    label: str,
+    title: str,
+    vmin: float = 0,
+    vmax: float = 1,
+    ax: Axes | None = None,
+) -> Axes:
+    """Heat map below a text: a column for each character, a row for each unit.
+
+    Args:     values: (len(names), len(text)). label: what the colours mean. vmin, vmax: the values at the ends of the
+              colour bar; with a negative vmin, white is 0 and the bar reaches equally far to both sides.
+    Raises:   ValueError: if the shape of values does not match.
+    """
+    values = np.asarray(values)
+    if values.shape != (len(names), len(text)):
+        expected = f"({len(names)}, {len(text)}), a row for each name and a column for each character"
+        raise ValueError(f"values: expected shape {expected}, got {values.shape}")
+    ax = new_axes(ax, figsize=(8.2, 1.3 + 0.3 * len(names)))
+    _image(values, label, vmin, vmax, ax, aspect="auto")
+    size = min(10.5, 650 / (len(text) + 1))  # a long text is written smaller
+    ax.set_xticks(range(len(text)), [visible(c) for c in text], fontfamily="monospace", fontsize=size)
+    ax.set_yticks(range(len(names)), names)
+    ax.tick_params(length=0)
+    ax.set(title=title)
+    return ax
+
+
+def matrix(values: np.ndarray, xlabel: str, ylabel: str, title: str, ax: Axes | None = None) -> Axes:
+    """A matrix as an image with a colour bar: white is 0 if it has both signs.
+
+    Args:     values: (rows, columns), the first row on top.
+    Raises:   ValueError: if values has not two axes.
+    """
+    values = np.asarray(values)
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"values: expected a matrix (rows, columns), got shape {values.shape}")
+    rows, columns = values.shape
+    square = 1 / 2 <= columns / rows <= 2  # else square entries would leave a strip
+    ax = new_axes(ax, figsize=(5.5, 4.2) if square else (7.5, 3.6))
+    _image(values, "", values.min(), values.max(), ax, aspect="equal" if square else "auto")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    return ax
+
+
+def _image(values: np.ndarray, label: str, vmin: float, vmax: float, ax: Axes, aspect: str) -> None:
+    """Draw values and their colour bar; a range with both signs is made symmetric, its colours diverge from white at 0."""
+    diverging = vmin < 0 < vmax
+    if diverging:
+        vmax = max(-vmin, vmax)
+        vmin = -vmax
+    colours = "RdBu_r" if diverging else "viridis"
+    image = ax.imshow(values, vmin=vmin, vmax=vmax, cmap=colours, aspect=aspect, interpolation="nearest")
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    beside = ax.inset_axes((1.03, 0, 0.05, 1) if aspect == "equal" else (1.015, 0, 0.02, 1))  # as high as the image
+    ax.figure.colorbar(image, cax=beside, label=label).outline.set_visible(False)
 
 
 def visible(character: str) -> str:
