@@ -128,7 +128,7 @@ def text_map(
     """Heat map below a text: a column for each character, a row for each unit.
 
     Args:     values: (len(names), len(text)). label: what the colours mean. vmin, vmax: the values at the ends of the
-              colour bar; with a negative vmin, white is 0 and the bar reaches equally far to both sides.
+              colour bar; if they have opposite signs, white is 0 and the bar reaches equally far to both sides.
     Raises:   ValueError: if the shape of values does not match.
     """
     values = np.asarray(values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations, pairwise
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -33,6 +35,86 @@ def test_curves_carry_the_data_and_their_names_do_not_overlap() -> None:
     heights = sorted(text.xy[1] for text in ax.texts)
     assert {text.get_text() for text in ax.texts} == set(series) and min(np.diff(heights)) > 0.1
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title(loc="left")) == ("x", "y", "title")
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_names_at_the_ends_neither_touch_nor_are_cut_off(log: bool) -> None:
+    ends = [1e-6, 2e-6, 1.0, 1.0, 1.01, 1.02, 1.0]
+    series = {f"a name, number {k}": ([0, 1], [1.0, end]) for k, end in enumerate(ends)}
+    ax = plotting.curves(series, "x", "y", "title", log=log)
+    ax.figure.canvas.draw()
+    extents = [text.get_window_extent() for text in ax.texts]
+    assert not [1 for a, b in combinations(extents, 2) if a.overlaps(b)]
+    assert all(ax.figure.bbox.contains(*corner) for extent in extents for corner in extent.corners())
+    assert all(ax.get_ylim()[0] <= text.xy[1] <= ax.get_ylim()[1] for text in ax.texts)
+    assert ax.get_yscale() == ("log" if log else "linear") and len(ax.lines) == len(ax.texts) == 7
+
+
+def test_names_stay_at_their_lines_where_there_is_room() -> None:
+    ax = plotting.curves({"a": ([0, 1], [1, 1e-4]), "b": ([0, 2], [1, 1e-2])}, "x", "y", "title", log=True)
+    np.testing.assert_allclose([text.xy for text in ax.texts], [(1, 1e-4), (2, 1e-2)])
+    assert [text.get_color() for text in ax.texts] == [line.get_color() for line in ax.lines]
+
+
+def test_a_line_that_ends_at_zero_has_its_name_at_the_bottom_of_a_log_axis() -> None:
+    ax = plotting.curves({"a": ([0, 1, 2], [1, 1e-3, 0])}, "x", "y", "title", log=True)
+    np.testing.assert_allclose(ax.texts[0].xy, (2, ax.get_ylim()[0]))
+
+
+def test_text_map_has_a_column_a_character_and_a_row_a_unit() -> None:
+    values = np.arange(15.0).reshape(3, 5) / 20
+    ax = plotting.text_map("a $\nb", values, ["f", "i", "o"], "gate", "title", vmax=0.9)
+    (image,) = ax.images
+    np.testing.assert_array_equal(image.get_array(), values)
+    assert image.get_clim() == (0, 0.9) and image.get_cmap().name == "viridis" and image.origin == "upper"
+    ax.figure.canvas.draw()
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "␣", r"\$", "↵", "b"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["f", "i", "o"]
+    assert (list(ax.get_xticks()), list(ax.get_yticks())) == ([0, 1, 2, 3, 4], [0, 1, 2])
+    assert (image.colorbar.ax.get_ylabel(), ax.get_title(loc="left")) == ("gate", "title")
+
+
+def test_characters_of_a_long_text_do_not_overlap() -> None:
+    text = "wide mmmmm and narrow iiii " * 3
+    ax = plotting.text_map(text, np.zeros((2, len(text))), ["f", "a longer name"], "gate", "title")
+    ax.figure.canvas.draw()
+    extents = [label.get_window_extent() for label in ax.get_xticklabels()]
+    assert len(extents) == 81 and all(a.x1 <= b.x0 for a, b in pairwise(extents))
+    names = [label.get_window_extent() for label in ax.get_yticklabels()]
+    assert all(ax.figure.bbox.contains(*corner) for extent in names for corner in extent.corners())
+
+
+@pytest.mark.parametrize(("vmin", "vmax", "limit"), [(-1, 1, 1), (-3, 1, 3), (-1, 2, 2)])
+def test_text_map_with_negative_values_is_white_at_zero(vmin: float, vmax: float, limit: float) -> None:
+    (image,) = plotting.text_map("ab", np.zeros((1, 2)), ["c"], "cell", "title", vmin, vmax).images
+    assert image.get_clim() == (-limit, limit)
+    assert min(image.to_rgba(0.0)) > 0.95 and image.to_rgba(limit)[0] > image.to_rgba(-limit)[0]
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 2), (2,), (2, 2, 1)])
+def test_text_map_names_a_wrong_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^values: expected shape \(2, 2\), a row for each name .*, got \([\d, ]+\)$"):
+        plotting.text_map("ab", np.zeros(shape), ["f", "i"], "gate", "title")
+
+
+def test_matrix_is_white_at_zero_if_it_has_both_signs() -> None:
+    values = np.array([[1.0, -4.0, 0.0], [2.0, 3.0, 0.5]])
+    ax = plotting.matrix(values, "column", "row", "title")
+    (image,) = ax.images
+    np.testing.assert_array_equal(image.get_array(), values)
+    assert image.get_clim() == (-4, 4) and min(image.to_rgba(0.0)) > 0.95 and image.origin == "upper"
+    assert image.colorbar is not None
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title(loc="left")) == ("column", "row", "title")
+    (positive,) = plotting.matrix(np.abs(values) + 1, "column", "row", "title").images
+    assert positive.get_clim() == (1, 5) and positive.get_cmap().name == "viridis"
+    (negative,) = plotting.matrix(-np.abs(values) - 1, "column", "row", "title").images
+    assert negative.get_clim() == (-5, -1) and negative.get_cmap().name == "viridis"
+
+
+@pytest.mark.parametrize("values", [np.zeros(3), np.zeros((2, 2, 2)), np.zeros((0, 3))])
+def test_matrix_names_a_wrong_shape(values: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"^values: expected a matrix \(rows, columns\), got shape \([\d, ]+\)$"):
+        plotting.matrix(values, "column", "row", "title")
 
 
 def test_scoreboard_bars_are_means_and_dots_are_runs() -> None:
@@ -73,3 +155,6 @@ def test_course_map_has_a_box_a_lesson_and_arrows_between() -> None:
 def test_axes_passed_in_are_used() -> None:
     _, ax = plt.subplots()
     assert plotting.scoreboard({"a": 1.0}, "x", "t", ax=ax) is ax
+    assert plotting.matrix(np.eye(2), "x", "y", "t", ax=ax) is ax
+    assert plotting.text_map("ab", np.eye(2), "cd", "l", "t", ax=ax) is ax
+    assert plotting.curves({"a": ([0], [1])}, "x", "y", "t", ax, log=True) is ax
