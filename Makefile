@@ -6,7 +6,7 @@
 #   COURSE_DATA=/path/to/data    the folder of data sets, for a machine without a network
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lessons lint bench test-gpu
+.PHONY: help setup lab test lessons lint bench mutants test-gpu
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -79,6 +79,9 @@ lint: setup ## check the style of the code and the notebooks
 
 bench: setup ## measure speed side by side, a table of ratios for each benchmark
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+mutants: setup ## plant every known bug in the library and say which law it breaks
+	$(BIN)/python tests/test_mutants.py
 
 test-gpu: setup ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu tests

@@ -7,7 +7,7 @@ The step functions of ``cells`` are the definition; these compute the same numbe
 3. Inside the loop the activations are held feature-major, (4H, N): each gate is one contiguous block, and W (4H, H) times
    h (H, N) is the orientation in which BLAS is fastest. Every operation in the loop writes into memory that exists already.
 
-``lengths`` (N,) marks padding on the right: a padded step changes no state, output (0) or gradient.
+``lengths`` (N,) marks padding on the right: a padded step changes no state, output (0) or gradient. Padding must be finite.
 """
 
 from __future__ import annotations

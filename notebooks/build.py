@@ -231,8 +231,8 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as profile:
         # The kernels inherit these: one order of sets, no start-up file and no plotting backend of the user's, and one
         # thread, because kernels that share cores slow each other down and more threads round sums differently.
-        # The solutions of an instructor edition are nobody's progress.
-        os.environ |= {"PYTHONHASHSEED": "0", "IPYTHONDIR": profile, "PYDEVD_DISABLE_FILE_VALIDATION": "1", "COURSE_PROGRESS": ""}
+        os.environ |= {"PYTHONHASHSEED": "0", "IPYTHONDIR": profile, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        os.environ["COURSE_PROGRESS"] = ""  # the solutions of an instructor edition are nobody's progress
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         os.environ.pop("MPLBACKEND", None)
         with ProcessPoolExecutor(max(1, options.jobs)) as pool:

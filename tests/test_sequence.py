@@ -4,15 +4,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from problems import (
     CELLS,
     ONE_NAN,
     argument_names,
     assert_close,
     copied,
-    few,
     form,
     random_like,
     random_params,
@@ -85,15 +82,6 @@ def test_sequences_equal_steps(cell, sizes, masked):
     assert form((outputs[1], *grads)) == form((p.initial, p.x, p.initial, p.params))
 
 
-@few
-@given(st.data())
-def test_sequences_equal_steps_whatever_the_lengths(data):
-    cell, N = data.draw(st.sampled_from(list(CELLS))), data.draw(st.integers(1, 4))
-    p = problem(cell, N=N, seed=data.draw(st.integers(0, 10**6)))
-    p = p._replace(lengths=np.array(data.draw(st.lists(st.integers(0, T), min_size=N, max_size=N))))
-    assert_close(run(cell, p), run_slowly(cell, p), 1e-12)
-
-
 @every_cell
 @masked_or_not
 @pytest.mark.parametrize("N", [N, MANY])
@@ -115,38 +103,6 @@ def test_float32_stays_and_is_close(cell, N, masked):
     assert {leaf.dtype for leaf in leaves(single)} == {np.dtype(np.float32)}
     assert {leaf.dtype for leaf in leaves(double)} == {np.dtype(np.float64)}
     assert_close(single, double, 1e-5)
-
-
-@every_cell
-@masked_or_not
-def test_two_halves_with_carried_state_are_one_pass(cell, masked):
-    p, cut = problem(cell, masked=masked), 2
-    whole = run(cell, p)
-    first, second = (None, None) if p.lengths is None else (np.minimum(p.lengths, cut), np.maximum(p.lengths - cut, 0))
-    hs_1, middle, cache_1 = CELLS[cell].forward(p.x[:cut], p.initial, p.params, first)
-    hs_2, final, cache_2 = CELLS[cell].forward(p.x[cut:], middle, p.params, second)
-    dx_2, dmiddle, dparams_2 = CELLS[cell].backward(p.dhs[cut:], p.dfinal, cache_2)
-    dx_1, dinitial, dparams_1 = CELLS[cell].backward(p.dhs[:cut], dmiddle, cache_1)
-    grads = np.concatenate([dx_1, dx_2]), dinitial, map_tree(np.add, dparams_1, dparams_2)
-    assert_close(((np.concatenate([hs_1, hs_2]), final), grads), whole, 1e-12)
-
-
-@every_cell
-@masked_or_not
-def test_a_batch_is_its_streams(cell, masked):
-    p = problem(cell, N=MANY, masked=masked)
-    (hs, final), (dx, dinitial, dparams) = run(cell, p)
-    total = map_tree(np.zeros_like, p.params)
-    for n in range(MANY):
-        own = Problem(
-            p.x[:, [n]], rows_of(p.initial, [n]), p.params, p.lengths if p.lengths is None else p.lengths[[n]],
-            p.dhs[:, [n]], rows_of(p.dfinal, [n]),
-        )  # fmt: skip
-        outputs, (own_dx, own_dinitial, part) = run(cell, own)
-        assert_close(outputs, (hs[:, [n]], rows_of(final, [n])), 1e-13)
-        assert_close((own_dx, own_dinitial), (dx[:, [n]], rows_of(dinitial, [n])), 1e-13)
-        total = map_tree(np.add, total, part)
-    assert_close(dparams, total, 1e-12)
 
 
 @every_cell

@@ -17,7 +17,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIREMENTS = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
-TARGETS = ["help", "setup", "lab", "test", "lessons", "lint", "bench", "test-gpu"]
+TARGETS = ["help", "setup", "lab", "test", "lessons", "lint", "bench", "mutants", "test-gpu"]
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
 
