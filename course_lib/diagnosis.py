@@ -10,8 +10,9 @@ import numpy as np
 
 from course_lib.trees import named_leaves
 
-TOLERANCE = 1e-6  # relative, in float64: a million times the rounding errors of these problems
+TOLERANCE = 1e-8  # relative, in float64: a million times the rounding errors of these problems
 TOLERANCE_SINGLE = 1e-4  # relative to the largest entry, for results computed in float32
+IN_TIME = {"hs", "dx"}  # quantities whose first axis is time
 
 
 class MisfitError(Exception):
@@ -39,12 +40,27 @@ def verdicts(expected: Any, got: Any, names: Sequence[str] = (), gates: str = ""
     return [_verdict(name, right, value, gates.split()) for name, right, value in _aligned(expected, got, tuple(names))]
 
 
-def same(expected: Any, got: Any) -> bool:
-    """Whether nothing is wrong."""
+def made_the_same(expected: Any, got: Any, mistake: Any, only: str = "", names: Sequence[str] = ()) -> bool:
+    """Whether a mistake's result is the learner's, in all that is written, or only in one quantity.
+
+    Args:     expected: the right result; got, mistake: two others. only: the name of a quantity. names: as in ``verdicts``.
+    """
     try:
-        return not any(verdict.problem or verdict.missing for verdict in verdicts(expected, got))
-    except MisfitError:
+        rows = zip(_aligned(expected, got, tuple(names)), _aligned(expected, mistake, tuple(names)), strict=True)
+        pairs = [(a, b) for (name, _, a), (_, _, b) in rows if a is not None and only in ("", name)]
+        return bool(pairs) and all(_alike(a, b) for a, b in pairs)
+    except (MisfitError, TypeError, ValueError):
         return False
+
+
+def _alike(a: Any, b: Any) -> bool:
+    a, b = _array(a), _array(b)
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=1e-5, atol=1e-7, equal_nan=True))
+
+
+def _array(value: Any) -> np.ndarray:
+    """A copy-free array of anything that can be one, torch's tensors included."""
+    return np.asarray(value.detach() if hasattr(value, "detach") else value)
 
 
 def _aligned(expected: Any, got: Any, names: tuple, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -72,9 +88,9 @@ def _verdict(name: str, right: Any, value: Any, gates: list[str]) -> Verdict:
         return Verdict(name, "", missing=True)
     right = np.asarray(right)
     try:
-        value = np.asarray(value)
-    except ValueError:  # rows of different lengths
-        value = np.array(None)
+        value = _array(value)
+    except Exception as error:  # rows of different lengths, or an object that cannot be an array
+        return Verdict(name, f"cannot be read as numbers ({type(error).__name__})")
     if value.dtype.kind not in "biuf":
         return Verdict(name, f"expected real numbers, got {'complex ones' if value.dtype.kind == 'c' else _type_of(value)}")
     if value.shape != right.shape:
@@ -92,14 +108,16 @@ def _verdict(name: str, right: Any, value: Any, gates: list[str]) -> Verdict:
         return Verdict(name, "")
     spoiled = finite & ~np.isfinite(value)
     if spoiled.any():
-        where, hint = _first(spoiled), "overflow, 0/0, or memory never filled (np.empty)?"
+        hint = "overflow, 0/0, or memory never filled (np.empty)?" if finite.all() else ""
+        where = _first(spoiled)
         return Verdict(name, f"expected numbers, got {value[where]:g}{_at(where)} ({spoiled.sum()} in all)", hint)
     worst = np.unravel_index(np.argmax(np.where(close, -1, np.nan_to_num(error, nan=np.inf))), right.shape)
-    problem = f"worst entry{_at(worst)}: expected {right[worst]:.6g}, got {value[worst]:.6g}"
-    return Verdict(name, problem, recognise(right, value, gates))
+    digits = next((d for d in (6, 9, 12) if f"{right[worst]:.{d}g}" != f"{value[worst]:.{d}g}"), 17)
+    problem = f"worst entry{_at(worst)}: expected {right[worst]:.{digits}g}, got {value[worst]:.{digits}g}"
+    return Verdict(name, problem, recognise(right, value, gates, name in IN_TIME))
 
 
-def recognise(right: np.ndarray, value: np.ndarray, gates: Sequence[str] = ()) -> str:
+def recognise(right: np.ndarray, value: np.ndarray, gates: Sequence[str] = (), in_time: bool = False) -> str:
     """A hint for an error that shows in the numbers: zero, sign, factor, transpose, gates permuted, time reversed, shifted."""
 
     def equal(a: np.ndarray, b: np.ndarray) -> bool:
@@ -112,7 +130,7 @@ def recognise(right: np.ndarray, value: np.ndarray, gates: Sequence[str] = ()) -
     if equal(value, -right):
         return "the sign is wrong everywhere"
     factor = float(np.vdot(right, value) / np.vdot(right, right))
-    if right.size > 1 and equal(value, factor * right):
+    if right.size > 1 and abs(factor - 1) > 0.01 and equal(value, factor * right):
         return f"all of it is {factor:.3g} times what is expected: a factor too many or too few, a mean for a sum?"
     if right.ndim == 2 and right.shape[0] == right.shape[1] and equal(value, right.T):
         return "it is the transpose"
@@ -124,9 +142,9 @@ def recognise(right: np.ndarray, value: np.ndarray, gates: Sequence[str] = ()) -
                 for wanted, had in zip(gates, order, strict=True):
                     mine[had] = wanted
                 return f"the gates stand in the order {', '.join(mine)}; expected {', '.join(gates)}"
-    if right.ndim == 3 and equal(value[::-1], right):
+    if in_time and equal(value[::-1], right):
         return "it is reversed in time"
-    if right.ndim == 3 and len(right) > 1 and (equal(value[1:], right[:-1]) or equal(value[:-1], right[1:])):
+    if in_time and len(right) > 1 and (equal(value[1:], right[:-1]) or equal(value[:-1], right[1:])):
         return "it is shifted by one time step"
     return ""
 

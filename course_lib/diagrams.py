@@ -87,7 +87,7 @@ def unrolled_rnn(steps: int = 4, gradients: bool = False, ax: Axes | None = None
         sheet.arrow(f"h{t - 1}", f"h{t}", "$W_{hh}$", (0, 0.18), color=GREEN, shift=(0, aside))
         sheet.arrow(f"h{t}", f"L{t}", "$W_{out}$", (-0.32, 0), color=PURPLE, shift=(-aside, 0))
         if gradients:
-            back, down = rf"$\mathrm{{d}}L/\mathrm{{d}}h_{{{t}}}$", rf"$\partial^{{+}}L_{{{t}}}/\partial h_{{{t}}}$"
+            back, down = rf"$\mathrm{{d}}L/\mathrm{{d}}a_{{{t}}}\;W_{{hh}}$", rf"$\partial^{{+}}L/\partial h_{{{t}}}$"
             sheet.arrow(f"h{t}", f"h{t - 1}", back, (0, -0.2), color=ORANGE, shift=(0, -aside))
             sheet.arrow(f"L{t}", f"h{t}", down, (0.55, 0), color=ORANGE, shift=(aside, 0))
     return sheet.ax

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from course_lib import datasets, decoding, layers, metrics
+from course_lib.diagnosis import MisfitError
 
 Problem = Callable[[np.random.Generator], tuple]
 
@@ -21,8 +23,8 @@ class Exercise:
     """number: "2.3" is the third exercise of lesson 02; empty if no lesson sets it. reference: the right answer.
 
     problem: draws the arguments. call: how a function is applied to them (mistakes too). mistakes: (hint, wrong function)
-    pairs; the hint is shown to whoever makes that mistake. arguments, outputs: their names, for messages. gates: the order
-    of the gate rows. in_place: the function is meant to change its arguments.
+    pairs; the hint is shown to whoever makes that mistake. arguments, outputs: their names, for messages; usage: how it is
+    called, if not simply with them. gates: the order of the gate rows. in_place: the function is meant to change its arguments.
     """
 
     number: str
@@ -31,6 +33,7 @@ class Exercise:
     mistakes: Sequence[tuple[str, Callable]]
     call: Callable[..., Any] = lambda function, *arguments: function(*arguments)
     arguments: str = ""
+    usage: str = ""
     outputs: str = ""
     gates: str = ""
     in_place: bool = False
@@ -73,7 +76,10 @@ def _filter_problem(parameter: Callable[[np.random.Generator], float]) -> Proble
 
 
 def _apply_filter(make: Callable, parameter: float, log_probs: np.ndarray) -> np.ndarray:
-    return make(parameter)(log_probs)
+    keep = make(parameter)
+    if not callable(keep):
+        raise MisfitError(f"it must return a function of log_probs, got {type(keep).__name__}")
+    return keep(log_probs)
 
 
 def _batches_problem(rng: np.random.Generator) -> tuple:
@@ -81,7 +87,10 @@ def _batches_problem(rng: np.random.Generator) -> tuple:
 
 
 def _all_batches(function: Callable, tokens: np.ndarray, batch_size: int, steps: int) -> tuple:
-    return tuple(tuple(batch) for batch in function(tokens, batch_size, steps))
+    pairs = function(tokens, batch_size, steps)
+    if not isinstance(pairs, Iterable):
+        raise MisfitError(f"it must return or yield pairs (inputs, targets), got {type(pairs).__name__}")
+    return tuple(tuple(batch) for batch in islice(pairs, len(tokens) + 1))
 
 
 def _rows_as_streams(tokens: np.ndarray, batch_size: int, steps: int) -> list:
@@ -202,19 +211,20 @@ LANGUAGE_EXERCISES: dict[str, Exercise] = {
     "temperature": Exercise(
         "6.1",
         decoding.temperature,
-        _filter_problem(lambda rng: rng.uniform(0.3, 3)),
+        _filter_problem(lambda rng: rng.choice([0.1, rng.uniform(0.3, 3)])),
         [
             ("the result must be log-probabilities again: normalise after dividing", lambda t: lambda lp: lp / t),
             ("divide by t: a low temperature sharpens", lambda t: lambda lp: layers.log_softmax(lp * t)),
         ],
         call=_apply_filter,
         arguments="t log_probs",
+        usage="function(t)(log_probs)",
         outputs="log_probs",
     ),
     "top_k": Exercise(
         "6.2",
         decoding.top_k,
-        _filter_problem(lambda rng: int(rng.integers(1, 7))),
+        _filter_problem(lambda rng: int(rng.integers(1, 9))),
         [
             ("the kept ones must sum to 1 again: normalise", lambda k: lambda lp: np.where(_rank(lp) < k, lp, -np.inf)),
             ("those are the k least probable", lambda k: lambda lp: layers.log_softmax(np.where(_rank(-lp) < k, lp, -np.inf))),
@@ -222,12 +232,13 @@ LANGUAGE_EXERCISES: dict[str, Exercise] = {
         ],
         call=_apply_filter,
         arguments="k log_probs",
+        usage="function(k)(log_probs)",
         outputs="log_probs",
     ),
     "top_p": Exercise(
         "6.3",
         decoding.top_p,
-        _filter_problem(lambda rng: rng.uniform(0.1, 0.95)),
+        _filter_problem(lambda rng: rng.choice([1.0, 0.97, *rng.uniform(0.1, 0.95, 4)])),
         [
             ("the token that carries the sum past p belongs to the set", lambda p: lambda lp: _nucleus(lp, p, include=False)),
             ("the kept ones must sum to 1 again: normalise", lambda p: lambda lp: _nucleus(lp, p, normalise=False)),
@@ -235,6 +246,7 @@ LANGUAGE_EXERCISES: dict[str, Exercise] = {
         ],
         call=_apply_filter,
         arguments="p log_probs",
+        usage="function(p)(log_probs)",
         outputs="log_probs",
     ),
     "batches": Exercise(

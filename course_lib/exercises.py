@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from course_lib.diagnosis import MisfitError, Verdict, same, verdicts
+from course_lib.diagnosis import MisfitError, Verdict, made_the_same, verdicts
 from course_lib.exercise_book import LANGUAGE_EXERCISES, Exercise
 from course_lib.jacobian_book import JACOBIAN_EXERCISES
-from course_lib.learner_call import OverTimeError, call, own_frames
+from course_lib.learner_call import Outcome, OverTimeError, call, described, is_unwritten, own_frames
 from course_lib.lstm_book import LSTM_EXERCISES
 from course_lib.rnn_book import RNN_EXERCISES
 from course_lib.solved import progress_file, read_solved, record_solved
@@ -24,7 +24,8 @@ from course_lib.trees import leaves
 from course_lib.variant_book import VARIANT_EXERCISES
 
 EXERCISES = LANGUAGE_EXERCISES | RNN_EXERCISES | JACOBIAN_EXERCISES | LSTM_EXERCISES | VARIANT_EXERCISES
-SECONDS = 10.0  # for all trials together
+SECONDS = 9.0  # for all trials together; with the grace for stopping, 10 s
+FAILURES_LOOKED_AT = 5  # a hint must fit so many wrong results; the first may fit it by accident
 
 
 class Report(NamedTuple):
@@ -40,12 +41,14 @@ def check(name: str, function: Callable, trials: int = 20) -> Report:
     ✓ all equal, and noted for ``progress``. ✗ what is wrong, then a line for each quantity: ✓ right, ✗ its worst entry with
     expected and got, ○ None, not written yet; and a hint if the error is a known one. ○ not written yet.
 
-    Raises:   KeyError: no such exercise. TypeError: function is none.
+    Raises:   KeyError: no such exercise. TypeError: function is none. ValueError: no trials.
     """
     if name not in EXERCISES:
         raise KeyError(f"no exercise {name!r}; there are: {', '.join(EXERCISES)}")
     if not callable(function):
         raise TypeError(f"check({name!r}, ...): expected a function (no parentheses behind it), got {type(function).__name__}")
+    if trials < 1:
+        raise ValueError(f"trials: expected at least 1, got {trials}")
     report = _report(name, function, trials)
     if report.passed and (trouble := record_solved(name)):
         report.lines.append(f"  {trouble}")
@@ -70,43 +73,90 @@ def progress() -> Report:
 
 def _report(name: str, function: Callable, trials: int) -> Report:
     exercise, end = EXERCISES[name], time.monotonic() + SECONDS
+    failed, hints, lines = 0, dict(exercise.mistakes), []
     for trial in range(trials):
-        arguments = exercise.problem(np.random.default_rng(trial))
-        expected = exercise.call(exercise.reference, *copy.deepcopy(arguments))
-        given = copy.deepcopy(arguments)
-        try:
-            got = call(lambda given=given: exercise.call(function, *given), max(0.1, end - time.monotonic()))
-        except OverTimeError as error:
-            return Report(False, [f"✗ {name}: {_over_time(error)}"])
-        except MisfitError as error:
-            return Report(False, [f"✗ {name}: {error}"])
-        except BaseException as error:  # whatever the learner's code raises is shown as theirs
-            if type(error) is NotImplementedError:
-                return Report(False, [f"○ {name}: not written yet"])
-            return Report(False, [f"✗ {name}: your function raised {type(error).__name__}: {error}", *_frames(exercise, error)])
-        lines = _wrong(exercise, arguments, given, expected, got)
-        if lines:
-            return Report(False, [f"{lines[0][0]} {name}: {lines[0][2:]}", *(f"  {line}" for line in lines[1:])])
-    return Report(True, [f"✓ {name}: equal to the library's on {trials} random inputs"])
+        arguments, given, outcome = _tried(exercise, function, trial, end)
+        if isinstance(outcome, str):
+            return Report(False, lines or [f"✗ {name}: {outcome}"])
+        if outcome.error is not None:
+            return Report(False, lines or _raised(name, exercise, outcome.error))
+        with np.errstate(all="ignore"):
+            expected = exercise.call(exercise.reference, *copy.deepcopy(arguments))
+            found, trouble = _judged(exercise, arguments, given, expected, outcome.value)
+            wrong = next((verdict for verdict in found if verdict.problem or verdict.missing), None)
+            if not wrong and not trouble:
+                continue
+            failed += 1
+            if wrong:
+                hints = _matching(exercise, hints, arguments, expected, outcome.value, wrong.name)
+        lines = lines or _lines(name, found, trouble)
+        if failed == FAILURES_LOOKED_AT or not hints:
+            break
+    if not failed:
+        return Report(True, [f"✓ {name}: equal to the library's on {trials} random inputs"])
+    general = next((verdict.hint for verdict in found if verdict.hint), "")
+    hint = next(iter(hints), general) if len(hints) < len(exercise.mistakes) else general
+    return Report(False, lines + [f"  hint: {hint}"] * bool(hint))
 
 
-def _wrong(exercise: Exercise, arguments: tuple, given: tuple, expected: Any, got: Any) -> list[str]:
-    """What is wrong with a result, in lines; none if it is right."""
+def _tried(exercise: Exercise, function: Callable, trial: int, end: float) -> tuple[tuple, tuple, Outcome | str]:
+    """Arguments before and after the call, and what it came to; a line if that is neither value nor exception."""
+    arguments = exercise.problem(np.random.default_rng(trial))
+    given = copy.deepcopy(arguments)
+    try:
+        outcome: Outcome | str = call(lambda: exercise.call(function, *given), max(0.1, end - time.monotonic()))
+    except OverTimeError as error:
+        tail = "it was stopped" if error.stopped else "it could not be stopped and still runs: restart the kernel"
+        outcome = f"not finished after {SECONDS:g} s in all: a loop without end, or far too slow; {tail}"
+    return arguments, given, outcome
+
+
+def _raised(name: str, exercise: Exercise, error: BaseException) -> list[str]:
+    """The lines for an exception: the learner's own, in the learner's own code."""
+    if is_unwritten(error):
+        return [f"○ {name}: not written yet"]
+    if isinstance(error, MisfitError):
+        return [f"✗ {name}: {error}"]
+    usage = exercise.usage or f"function({', '.join(exercise.arguments.split())})"
+    frames = own_frames(error) or [f"it is called as {usage}"] * isinstance(error, TypeError)
+    return [f"✗ {name}: your function raised {described(error)}", *(f"  {line}" for line in frames)]
+
+
+def _judged(exercise: Exercise, arguments: tuple, given: tuple, expected: Any, got: Any) -> tuple[list[Verdict], list[str]]:
+    """A verdict on each quantity, and what is wrong besides, in lines."""
     try:
         found = verdicts(expected, got, exercise.outputs.split(), exercise.gates)
     except MisfitError as error:
-        return [f"✗ {error}"]
-    changed = [] if exercise.in_place else list(_changed(exercise, arguments, given))
+        return [], [str(error)]
+    return found, [] if exercise.in_place else list(_changed(exercise, arguments, given))
+
+
+def _matching(exercise: Exercise, hints: dict, arguments: tuple, expected: Any, got: Any, wrong: str) -> dict:
+    """The mistakes that give this result; if none gives all of it, those that give the first wrong quantity."""
+    names, full, first = exercise.outputs.split(), {}, {}
+    for hint, mistake in hints.items():
+        try:
+            result = exercise.call(mistake, *copy.deepcopy(arguments))
+        except Exception:  # a mistake that fails on these inputs
+            continue
+        if made_the_same(expected, got, result, names=names):
+            full[hint] = mistake
+        elif made_the_same(expected, got, result, wrong, names):
+            first[hint] = mistake
+    return full or first
+
+
+def _lines(name: str, found: list[Verdict], trouble: list[str]) -> list[str]:
     wrong, missing = [v for v in found if v.problem], [v for v in found if v.missing]
-    if wrong or missing:
-        known = (hint for hint, mistake in exercise.mistakes if _makes(exercise, mistake, arguments, got))
-        hint = next(known, next((verdict.hint for verdict in wrong if verdict.hint), ""))
-        changed += [*map(_line, found), *[f"hint: {hint}"] * bool(hint)]
+    trouble = list(trouble)
     if wrong:
-        return [f"✗ {wrong[0].name} is wrong", *changed]
-    if missing:
-        return [f"○ {missing[0].name} is not written yet", *changed]
-    return [f"✗ {line}" for line in changed]
+        head = f"✗ {name}: {wrong[0].name} is wrong"
+    elif missing and not trouble:
+        head = f"○ {name}: {missing[0].name} is not written yet"
+    else:
+        head = f"✗ {name}: {trouble.pop(0)}"
+    rows = [_line(verdict) for verdict in found] if wrong or missing else []
+    return [head, *(f"  {line}" for line in trouble + rows)]
 
 
 def _line(verdict: Verdict) -> str:
@@ -115,29 +165,9 @@ def _line(verdict: Verdict) -> str:
     return f"✗ {verdict.name}: {verdict.problem}" if verdict.problem else f"✓ {verdict.name}"
 
 
-def _makes(exercise: Exercise, mistake: Callable, arguments: tuple, got: Any) -> bool:
-    """Whether the learner's result is what this mistake gives."""
-    try:
-        with np.errstate(all="ignore"):
-            return same(exercise.call(mistake, *copy.deepcopy(arguments)), got)
-    except Exception:
-        return False
-
-
 def _changed(exercise: Exercise, arguments: tuple, given: tuple) -> Iterator[str]:
     """A line for each argument that is not what it was before the call."""
     names = exercise.arguments.split() or [f"argument {k}" for k in range(1, len(arguments) + 1)]
     for name, before, after in zip(names, arguments, given, strict=True):
         if not all(np.array_equal(a, b) for a, b in zip(leaves(before), leaves(after), strict=True)):
             yield f"it changes its argument {name}: `a += b` writes into the caller's array, `a = a + b` makes a new one"
-
-
-def _frames(exercise: Exercise, error: BaseException) -> list[str]:
-    frames = own_frames(error)
-    called = f"it is called as function({', '.join(exercise.arguments.split())})" if isinstance(error, TypeError) else ""
-    return [f"  {line}" for line in frames or [called] if line]
-
-
-def _over_time(error: OverTimeError) -> str:
-    tail = "it was stopped" if error.stopped else "it could not be stopped and still runs: restart the kernel"
-    return f"{error}: a loop without end, or far too slow; {tail}"

@@ -20,7 +20,7 @@ from course_lib.cells import (
     lstm_step_forward,
 )
 from course_lib.exercise_book import Exercise, Problem, edited, slips
-from course_lib.rnn_book import draw, sizes, state_of
+from course_lib.rnn_book import draw, sizes, state_of, states_of, upstream
 from course_lib.trees import map_tree
 
 
@@ -38,7 +38,7 @@ def longer(step: Problem) -> Problem:
 
     def problem(rng: np.random.Generator) -> tuple:
         x, initial, params = step(rng)
-        return rng.normal(size=(int(rng.integers(3, 6)), *x.shape)), initial, params
+        return rng.normal(size=(int(rng.choice([3, 4, 5, 5, 4, 3, 1])), *x.shape)), initial, params
 
     return problem
 
@@ -47,7 +47,7 @@ def _padded(step: Problem) -> Problem:
     def problem(rng: np.random.Generator) -> tuple:
         x, initial, params = longer(step)(rng)
         lengths = rng.integers(0, len(x) + 1, x.shape[1])
-        return x, initial, params, None if rng.random() < 0.5 else lengths
+        return x, initial, params, None if rng.random() < 0.3 else lengths
 
     return problem
 
@@ -57,7 +57,7 @@ def gradient(forward: Callable, problem: Problem) -> Problem:
 
     def draw_gradient(rng: np.random.Generator) -> tuple:
         *states, cache = forward(*problem(rng))
-        return (*map_tree(lambda a: rng.normal(size=a.shape), tuple(states)), cache)
+        return (*map_tree(lambda a: upstream(rng, a.shape), tuple(states)), cache)
 
     return draw_gradient
 
@@ -128,6 +128,8 @@ LSTM_EXERCISES: dict[str, Exercise] = {
                 ("the gates read the previous h, not the previous C", "prev.h @ params", "prev.c @ params"),
                 ("h comes from the new C, not from the old one", "np.tanh(c)", "np.tanh(prev.c)"),
                 ("the bias is missing", ".T + params.b", ".T"),
+                ("[h, x] goes with [W_hh, W_ih]: the two matrices are exchanged",
+                 "x @ params.W_ih.T + prev.h @ params.W_hh.T", "np.hstack([prev.h, x]) @ np.hstack(params[:2]).T"),
                 ("every gate has a bias of its own: rows i, f, g, o of b",
                  "params.b  #", "np.tile(params.b[-prev.h.shape[1]:], 4)  #"),
                 ("the gates read the previous h as well: the product with W_hh is missing", " + prev.h @ params.W_hh.T", ""),
@@ -149,11 +151,16 @@ LSTM_EXERCISES: dict[str, Exercise] = {
                 ("a padded step changes no state: the final state is that after the last real step",
                  "state = LSTMState(np.where(real, new.h, state.h), np.where(real, new.c, state.c))", "state = new"),
                 ("the output of a padded step is 0", "np.where(real, new.h, 0)", "state.h"),
+                ("a padded step keeps the old state; only its output is 0",
+                 "state = LSTMState(np.where(real, new.h, state.h), np.where(real, new.c, state.c))",
+                 "state = LSTMState(np.where(real, new.h, 0), np.where(real, new.c, 0))"),
+                ("lengths is not looked at: a step with t >= lengths is padding",
+                 "(t < np.asarray(lengths))[:, None]", "np.ones((x.shape[1], 1))"),
                 ("lengths counts real steps: step t is real where t < lengths", "t < np", "t <= np"),
                 ("hs[t] is the state after step t, not before", "np.stack(hs)", "np.stack([initial.h, *hs[:-1]])"),
             ),
         ],
-        call=state_of, arguments="x initial params lengths", outputs="hs final",
+        call=states_of, arguments="x initial params lengths", outputs="hs final",
     ),
     "lstm_output_gradients": Exercise(
         "5.1",
@@ -169,6 +176,8 @@ LSTM_EXERCISES: dict[str, Exercise] = {
                 ("C also has an effect after this step: add what arrives, dstate.c", "dstate.c + ", ""),
                 ("h depends on C: the path through h_t is missing", " + dstate.h * cache.o * (1 - cache.tanh_c**2)", ""),
                 ("the slope 1 - tanh²(C) is missing", " * (1 - cache.tanh_c**2)", ""),
+                ("the slope is 1 - tanh²(C), with the square", "cache.tanh_c**2", "cache.tanh_c"),
+                ("the order is do, dc", "return do, dc", "return dc, do"),
                 ("the factor o is missing: h = o tanh(C)", "cache.o * (1", "(1"),
             ),
         ],
@@ -196,6 +205,8 @@ LSTM_EXERCISES: dict[str, Exercise] = {
                 ("the slope of tanh, 1 - g², is missing", " * (1 - g * g)", ""),
                 ("g is tanh(a) already: its slope is 1 - g², not 1 - tanh²(g)", "(1 - g * g)", "(1 - np.tanh(g) ** 2)"),
                 ("the gradient of C_{t-1} is dc f", "dc * f)", "dc)"),
+                ("dprev is LSTMState(h, c), in this order",
+                 "LSTMState(da @ params.W_hh, dc * f)", "LSTMState(dc * f, da @ params.W_hh)"),
                 ("what flows back along C is the total dc, not only what arrived", "dc * f)", "dstate.c * f)"),
                 ("W_hh multiplied the previous h: daᵀ h_{t-1}", "da.T @ prev.h", "da.T @ (o * tanh_c)"),
                 ("W_hh multiplied the previous h, not the previous C", "da.T @ prev.h", "da.T @ prev.c"),
@@ -216,6 +227,10 @@ LSTM_EXERCISES: dict[str, Exercise] = {
                 ("dh arrives from two sides: from the loss at step t, and from step t + 1", "dhs[t] + dh", "dhs[t]"),
                 ("each step has a loss of its own: add dhs[t]", "dhs[t] + dh", "dh"),
                 ("two gradients flow back, dh and dc: dc is dropped", "+ dh, dc)", "+ dh, 0 * dc)"),
+                ("the final state has gradients too: start from dfinal",
+                 "dh, dc = dfinal\n", "dh, dc = 0 * dfinal.h, 0 * dfinal.c\n"),
+                ("add dhs[t] before the step goes back, not after it",
+                 "dhs[t] + dh, dc), cache.at(t))", "dh, dc), cache.at(t)); dh = dh + dhs[t]"),
                 ("the final C has a gradient too: start from dfinal", "dh, dc = dfinal\n", "dh, dc = dfinal.h, 0 * dfinal.c\n"),
                 ("the final h has a gradient too: start from dfinal", "dh, dc = dfinal\n", "dh, dc = 0 * dfinal.h, dfinal.c\n"),
                 ("back-propagation walks from the last step to the first", "reversed(range(len(dhs)))", "range(len(dhs))"),

@@ -18,24 +18,40 @@ from course_lib.sequence import rnn_backward, rnn_forward
 
 
 def draw(rng: np.random.Generator, *shapes: tuple[int, ...]) -> list[np.ndarray]:
-    """Normal numbers of these shapes: nothing is zero, no two sizes or entries agree by design."""
-    return [rng.normal(0, 0.7, shape) for shape in shapes]
+    """Normal numbers of these shapes: nothing is zero, no two entries agree; now and then all are large."""
+    return [rng.normal(0, 0.7, shape) * rng.choice([1, 1, 1, 5]) for shape in shapes]
 
 
 def sizes(rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """T, N, D, H, all different, so that a transposed array fits nowhere by accident, save where the matrix is square."""
-    T, N, D, H = rng.permutation([2, 3, 4, 5])
+    """T, N, D, H, all different, so that a transposed array fits nowhere by accident, save where the matrix is square.
+
+    In one of three draws a size is 1.
+    """
+    T, N, D, H = rng.permutation([2, 3, 4, 5]) if rng.random() < 2 / 3 else rng.permutation([1, 2, 3, 4])
     return int(T), int(N), int(D), int(H)
 
 
-def state_of(function: Callable, *arguments: Any) -> Any:
-    """The states that a forward returns: all but the cache, which is the learner's own affair."""
-    result = function(*arguments)
+def upstream(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Gradients from above; now and then so large that clipping would show."""
+    return rng.normal(size=shape) * rng.choice([1, 1, 100])
+
+
+def _states(result: Any, count: int, form: str) -> Any:
     if result is None:
         return None
-    if isinstance(result, LSTMState) or not isinstance(result, tuple | list) or len(result) not in (2, 3):
-        raise MisfitError("return (state, cache) from a step, (hs, final, cache) from a sequence; the cache may be None")
-    return result[0] if len(result) == 2 else tuple(result[:2])
+    if isinstance(result, LSTMState) or not isinstance(result, tuple | list) or len(result) != count:
+        raise MisfitError(f"it must return {form}; the cache may be None")
+    return result[0] if count == 2 else tuple(result[:-1])
+
+
+def state_of(function: Callable, *arguments: Any) -> Any:
+    """The state that a step returns; its cache is the learner's own affair."""
+    return _states(function(*arguments), 2, "(state, cache)")
+
+
+def states_of(function: Callable, *arguments: Any) -> Any:
+    """The states that a sequence returns: (hs, final); its cache is the learner's own affair."""
+    return _states(function(*arguments), 3, "(hs, final, cache)")
 
 
 def _rnn_step(rng: np.random.Generator) -> tuple:
@@ -52,17 +68,17 @@ def _rnn_sequence(rng: np.random.Generator) -> tuple:
 
 def rnn_step_gradient(rng: np.random.Generator) -> tuple:
     h, cache = rnn_step_forward(*_rnn_step(rng))
-    return rng.normal(size=h.shape), cache
+    return upstream(rng, h.shape), cache
 
 
 def _rnn_gradient(rng: np.random.Generator) -> tuple:
     hs, final, cache = rnn_forward(*_rnn_sequence(rng))
-    return rng.normal(size=hs.shape), rng.normal(size=final.shape), cache
+    return upstream(rng, hs.shape), upstream(rng, final.shape), cache
 
 
 def _truncated_gradient(rng: np.random.Generator) -> tuple:
     dhs, _, cache = _rnn_gradient(rng)
-    return dhs, cache, int(rng.integers(1, len(dhs) + 1))
+    return dhs, cache, int(rng.integers(1, len(dhs) + 2))
 
 
 def _rnn_forward_loop(x: np.ndarray, initial: np.ndarray, params: RNNParams) -> tuple:
@@ -168,6 +184,8 @@ RNN_EXERCISES: dict[str, Exercise] = {
                 ("hs[0] is the initial state: step t's output is hs[t + 1]", "hs[t + 1]", "hs[t]"),
                 ("W_hh multiplied the state before the step, hs[t]", "da.T @ hs[t]", "da.T @ hs[t + 1]"),
                 ("what goes back to step t - 1 passes W_hh: dh = da @ W_hh", "dh = da @ W_hh", "dh = da"),
+                ("only what has passed the step goes on: dh = da @ W_hh replaces the old dh",
+                 "dh = da @ W_hh", "dh = dh + da @ W_hh"),
                 ("dh_{t-1} = da W_hh; with .T it fits too, since W_hh is square", "da @ W_hh", "da @ W_hh.T"),
                 ("dinitial is what the loop has carried past the first step", "return dx, dh,", "return dx, dhs[0],"),
             ),
@@ -182,7 +200,8 @@ RNN_EXERCISES: dict[str, Exercise] = {
             *slips(
                 rnn_truncated_backward,
                 ("the gradient is never cut", "dh = np.zeros_like(dh)", "pass"),
-                ("cut one step later: a chunk ends where (t + 1) % k == 0", "(t + 1) % k", "t % k"),
+                ("the cut is at the wrong steps: chunks are counted from the first step; the last of each receives nothing",
+                 "(t + 1) % k", "t % k"),
                 ("the cut removes what comes from later steps, not the loss of step t itself",
                  "dh = dh + dhs[t]", "dh = dh if (t + 1) % k == 0 else dh + dhs[t]"),
                 ("only the gradient is cut: dW_hh still takes the carried state hs[t]",
@@ -206,6 +225,6 @@ RNN_EXERCISES: dict[str, Exercise] = {
                 ("hs[t] is the state after step t, not before", "np.stack(hs)", "np.stack([initial, *hs[:-1]])"),
             ),
         ],
-        call=state_of, arguments="x initial params", outputs="hs final",
+        call=states_of, arguments="x initial params", outputs="hs final",
     ),
 }  # fmt: skip

@@ -1,8 +1,7 @@
-"""What a learner has solved: a small file in the user's own data folder, so that updating the course does not touch it."""
+"""What a learner has solved: lines in a small file in the user's own data folder, which no update of the course touches."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from datetime import date
@@ -10,43 +9,48 @@ from pathlib import Path
 
 
 def progress_file() -> Path | None:
-    """COURSE_PROGRESS, or ``progress.json`` in the system's folder for a user's data; None, keep nothing, if it is empty."""
+    """COURSE_PROGRESS, or ``progress.jsonl`` in the system's folder for a user's data; None, keep nothing, if it is empty."""
     named = os.environ.get("COURSE_PROGRESS")
     if named is not None:
-        return Path(named).expanduser() if named else None
+        return Path(named) if named.strip() else None
     import platformdirs
 
-    return platformdirs.user_data_path("course_lib") / "progress.json"
+    return platformdirs.user_data_path("course_lib") / "progress.jsonl"
 
 
 def read_solved() -> dict[str, str]:
-    """The names of the solved exercises, each with the day it was first solved; a damaged file counts as an empty one."""
-    path = progress_file()
+    """The names of the solved exercises, each with the day it was first solved; lines that cannot be read are passed over."""
+    path, solved = progress_file(), {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError):
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines() if path else []
+    except OSError:
         return {}
-    return {str(name): str(day) for name, day in content.items()} if isinstance(content, dict) else {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            solved.setdefault(str(entry["exercise"]), str(entry["day"]))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue
+    return solved
 
 
 def record_solved(name: str) -> str:
-    """Add an exercise. A damaged file is kept beside the new one; a folder that cannot be written is no failure.
+    """Add a line for an exercise that has none. Lines are only ever added, so two notebooks at once lose nothing.
 
     Returns:  A line that says what went wrong; empty if nothing did.
     """
     path = progress_file()
-    if path is None or name in (solved := read_solved()):
+    if path is None or name in read_solved():
         return ""
-    text = json.dumps(solved | {name: date.today().isoformat()}, indent=1)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    line = json.dumps({"exercise": name, "day": date.today().isoformat()})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not solved and path.read_text(encoding="utf-8", errors="replace").strip() != "{}":
-            path.replace(path.with_suffix(".damaged"))
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(path)
+        with path.open("ab") as file:  # a line that was cut off stays a line of its own
+            file.write(f"{'' if _ends_in_newline(path) else chr(10)}{line}\n".encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         return f"(not noted in {path}: {error.strerror})"
     return ""
+
+
+def _ends_in_newline(path: Path) -> bool:
+    return not path.is_file() or not (content := path.read_bytes()) or content.endswith(b"\n")

@@ -9,7 +9,7 @@ from course_lib.caches import GRUSequenceCache
 from course_lib.cells import GRUParams, LSTMParams, gru_step_backward, gru_step_forward, lstm_step_forward
 from course_lib.exercise_book import Exercise, slips
 from course_lib.lstm_book import gradient, longer, lstm_like, swapped
-from course_lib.rnn_book import draw, sizes, state_of
+from course_lib.rnn_book import draw, sizes, state_of, states_of
 from course_lib.trees import map_tree
 from course_lib.variants import (
     CoupledParams,
@@ -59,6 +59,7 @@ VARIANT_EXERCISES: dict[str, Exercise] = {
                  "f * prev.c + (1 - f) * g", "(1 - f) * prev.c + f * g"),
                 ("the old cell state is missing", "f * prev.c + ", ""),
                 ("h = o tanh(C): the tanh is missing", "tanh_c = np.tanh(c)", "tanh_c = c"),
+                ("LSTMState(h, c): h stands first", "LSTMState(o * tanh_c, c)", "LSTMState(c, o * tanh_c)"),
             ),
             *swapped(coupled_step_forward, "a_f, a_g, a_o = np", "f g o", "a_"),
         ],
@@ -96,6 +97,7 @@ VARIANT_EXERCISES: dict[str, Exercise] = {
                 ("z keeps the old state: h' = (1 - z) n + z h; they are exchanged",
                  "(1 - z) * n + z * prev", "z * n + (1 - z) * prev"),
                 ("the reset gate is missing", "r * a_hn", "a_hn"),
+                ("r multiplies only the part of h: tanh(part of x + r ⊙ part of h)", "x_n + r * a_hn", "r * (x_n + a_hn)"),
                 ("the old state is missing: h' = (1 - z) n + z h", " + z * prev", ""),
                 ("the candidate goes through tanh, not σ", "np.tanh(x_n", "sigmoid(x_n"),
                 ("r and z are swapped: rows r, z, n",
@@ -157,7 +159,7 @@ VARIANT_EXERCISES: dict[str, Exercise] = {
                 ("start from the initial state that is given, not from zeros", "[], initial", "[], 0 * initial"),
             ),
         ],
-        call=state_of, arguments="x initial params", outputs="hs final",
+        call=states_of, arguments="x initial params", outputs="hs final",
     ),
     "gru_backward": Exercise(
         "",

@@ -174,8 +174,8 @@ def test_unrolled_rnn_leads_from_inputs_to_states_to_losses() -> None:
 
 def test_gradients_add_the_way_back() -> None:
     there, both = render(diagrams.unrolled_rnn(3)), render(diagrams.unrolled_rnn(3, gradients=True))
-    added = [rf"$\mathrm{{d}}L/\mathrm{{d}}h_{{{t}}}$" for t in (1, 2, 3)]
-    added += [rf"$\partial^{{+}}L_{{{t}}}/\partial h_{{{t}}}$" for t in (1, 2, 3)]
+    added = [rf"$\mathrm{{d}}L/\mathrm{{d}}a_{{{t}}}\;W_{{hh}}$" for t in (1, 2, 3)]
+    added += [rf"$\partial^{{+}}L/\partial h_{{{t}}}$" for t in (1, 2, 3)]
     assert labels(both) - labels(there) == Counter(added) and not labels(there) - labels(both)
     assert hexes(arrows(both)) - hexes(arrows(there)) == Counter({plotting.ORANGE: 6})
     back = [course(arrow) for arrow in arrows(both) if to_hex(arrow.get_edgecolor()).upper() == plotting.ORANGE]

@@ -7,9 +7,10 @@ import time
 import numpy as np
 import pytest
 
-from course_lib import cells, exercises, layers
+from course_lib import caches, cells, decoding, exercises, layers, sequence
 from course_lib.cells import LSTMState
 from course_lib.exercises import EXERCISES, check, progress
+from course_lib.rnn_book import rnn_truncated_backward
 
 
 def unwritten(*_: object) -> None:
@@ -95,7 +96,7 @@ def test_a_forward_may_keep_any_cache_but_must_return_one() -> None:
         return cells.lstm_step_forward(x, prev, params)[0]
 
     assert check("lstm_step_forward", lambda *arguments: (without_cache(*arguments), None)).passed
-    assert "return (state, cache) from a step" in check("lstm_step_forward", without_cache).lines[0]
+    assert "it must return (state, cache)" in check("lstm_step_forward", without_cache).lines[0]
 
 
 def test_the_learners_own_error_is_shown_with_the_line() -> None:
@@ -227,3 +228,89 @@ def test_progress_that_cannot_be_kept_is_no_failure(tmp_path, monkeypatch: pytes
     monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "file" / "progress.json"))
     report = check("perplexity", np.exp)
     assert report.passed and report.lines[1].startswith("  (not noted in ")
+
+
+def three_values(x: np.ndarray, prev: LSTMState, params: cells.LSTMParams) -> tuple:
+    (h, c), cache = cells.lstm_step_forward(x, prev, params)
+    return h, c, cache
+
+
+def clipped(dstate: np.ndarray, cache: cells.RNNCache) -> tuple:
+    return cells.rnn_step_backward(np.clip(dstate, -5, 5), cache)
+
+
+def clipped_in_time(dhs: np.ndarray, dfinal: LSTMState, cache: caches.LSTMSequenceCache) -> tuple:
+    return sequence.lstm_backward(np.clip(dhs, -5, 5), dfinal, cache)
+
+
+def squeezed(x: np.ndarray, prev: np.ndarray, params: cells.RNNParams) -> tuple:
+    return np.tanh(np.squeeze(x) @ params.W_ih.T + prev @ params.W_hh.T + params.b), None
+
+
+def saturated(x: np.ndarray, prev: LSTMState, params: cells.LSTMParams) -> tuple:
+    (_, c), cache = cells.lstm_step_forward(x, prev, params)
+    return LSTMState(cache.o * np.tanh(np.clip(c, -3, 3)), c), None
+
+
+def not_for_one_step(dhs: np.ndarray, dfinal: np.ndarray, cache: caches.RNNSequenceCache) -> tuple:
+    dx, dinitial, dparams = sequence.rnn_backward(dhs, dfinal, cache)
+    return dx, dinitial, dparams._replace(W_hh=dparams.W_hh * (len(dhs) > 1))
+
+
+def only_short_chunks(dhs: np.ndarray, cache: caches.RNNSequenceCache, k: int) -> tuple:
+    return rnn_truncated_backward(dhs, cache, k) if k <= len(dhs) else (dhs[:, :, :1] * 0, cache.params)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("lstm_step_forward", three_values),
+        ("rnn_forward", lambda x, initial, params: (sequence.rnn_forward(x, initial, params)[:2], None)),
+        ("rnn_step_backward", clipped),
+        ("lstm_backward", clipped_in_time),
+        ("rnn_step_forward", squeezed),
+        ("lstm_step_forward", saturated),
+        ("rnn_backward", not_for_one_step),
+        ("rnn_truncated_backward", only_short_chunks),
+        ("temperature", lambda t: decoding.temperature(max(t, 0.5))),
+        ("top_k", lambda k: decoding.top_k(min(k, 6))),
+        ("top_p", lambda p: decoding.top_p(min(p, 0.96))),
+        ("witten_bell_table", lambda n, shorter: EXERCISES["witten_bell_table"].reference(n, shorter) + 1e-7),
+    ],
+)
+def test_what_goes_wrong_only_at_the_edges_is_wrong(name: str, wrong: object) -> None:
+    assert not check(name, wrong).passed
+
+
+def test_a_hint_must_fit_more_than_one_wrong_result() -> None:
+    def from_the_end(dhs: np.ndarray, cache: caches.RNNSequenceCache, k: int) -> tuple:
+        return rnn_truncated_backward(dhs, cache, max(1, k - 1))
+
+    assert "hint" not in check("rnn_truncated_backward", from_the_end).lines[-1]
+
+
+def test_a_hint_for_the_first_quantity_when_the_others_are_open() -> None:
+    def begun(dstate: np.ndarray, cache: cells.RNNCache) -> tuple:
+        return dstate @ cache.params.W_ih, None, None
+
+    assert check("rnn_step_backward", begun).lines[-1] == "  hint: the slope of tanh, 1 - h², is missing"
+
+
+def test_the_form_of_a_filter_is_explained() -> None:
+    lines = check("temperature", lambda t, log_probs: layers.log_softmax(log_probs / t)).lines
+    assert lines[-1] == "  it is called as function(t)(log_probs)"
+    assert check("temperature", lambda t: None).lines == ["✗ temperature: it must return a function of log_probs, got NoneType"]
+    assert check("batches", lambda *_: None).lines[0].startswith("✗ batches: it must return or yield pairs")
+
+
+def test_batches_without_end_are_wrong_soon() -> None:
+    def endless(tokens: np.ndarray, batch_size: int, steps: int) -> object:
+        while True:
+            yield tokens[:0], tokens[:0]
+
+    assert not check("batches", endless).passed
+
+
+def test_trials_are_at_least_one() -> None:
+    with pytest.raises(ValueError, match=r"^trials: expected at least 1, got 0$"):
+        check("perplexity", np.exp, trials=0)
