@@ -30,6 +30,12 @@ def _clip_each(grads: tuple, max_norm: float) -> None:
         g *= min(1, max_norm / np.linalg.norm(g))
 
 
+def _clip_by_the_square(grads: tuple, max_norm: float) -> None:
+    square = optim.global_norm(grads) ** 2
+    for _, g in named_leaves(grads):
+        g *= min(1, max_norm / square)
+
+
 def _clip_entries(grads: tuple, max_norm: float) -> None:
     for _, g in named_leaves(grads):
         np.clip(g, -max_norm, max_norm, out=g)
@@ -58,6 +64,8 @@ JACOBIAN_EXERCISES: dict[str, Exercise] = {
              lambda c: np.broadcast_to(c.params.W_hh, (len(c.h), *c.params.W_hh.shape))),
             ("the slope belongs to the row, the unit of h_t: diag(1 - h²) W_hh, not W_hh diag(1 - h²)",
              lambda c: (1 - c.h**2)[:, None, :] * c.params.W_hh),
+            ("h is tanh(a) already: the slope is 1 - h², not 1 - tanh²(h)",
+             lambda c: (1 - np.tanh(c.h) ** 2)[:, :, None] * c.params.W_hh),
             ("entry [j, k] is dh_t[j] / dh_{t-1}[k]: this is its transpose", lambda c: rnn_step_jacobian(c).swapaxes(1, 2)),
             ("the slope is that of this step's h, not of the previous one",
              lambda c: (1 - c.prev**2)[:, :, None] * c.params.W_hh),
@@ -70,6 +78,7 @@ JACOBIAN_EXERCISES: dict[str, Exercise] = {
         _clip_problem,
         [
             ("one norm over all arrays together: clipping each by itself turns the direction", _clip_each),
+            ("the norm is the root of the sum of squares: the root is missing", _clip_by_the_square),
             ("scale, do not cut entries off: the direction must stay", _clip_entries),
             ("a gradient below max_norm stays as it is", _clip_always),
             ("nothing changed: `g *= ...` works in place, `g = g * ...` makes a new array", lambda grads, limit: None),
@@ -87,6 +96,8 @@ JACOBIAN_EXERCISES: dict[str, Exercise] = {
                  "products[t + 1] @ jacobians[t]", "jacobians[t] @ products[t + 1]"),
             ),
             ("entry [t] is dh_T / dh_t: the product of the steps after t, up to the last", _products_forward),
+            ("the order is the other one: entry [0] is the whole product, entry [T] the identity",
+             lambda J: jacobian_products(J)[::-1]),
             ("dh_T / dh_T is the identity: an entry more than there are steps", lambda J: jacobian_products(J)[:-1]),
             *slips(
                 jacobian_products,
@@ -102,6 +113,8 @@ JACOBIAN_EXERCISES: dict[str, Exercise] = {
         lambda rng: (rng.normal(size=(4, 4)),),
         [
             ("the signs are left to chance: make R's diagonal positive", lambda A: np.linalg.qr(A)[0]),
+            ("the signs are those of R's diagonal, not of Q's",
+             lambda A: (Q := np.linalg.qr(A)[0]) * np.sign(np.diag(Q))),
             ("a column of Q belongs to a row of R: scale columns, not rows",
              lambda A: np.sign(np.diag(np.linalg.qr(A)[1]))[:, None] * np.linalg.qr(A)[0]),
             ("R is the triangular factor; Q is the orthogonal one", lambda A: np.linalg.qr(A)[1]),

@@ -60,22 +60,22 @@ def call(function: Callable[[], Any], seconds: float) -> Outcome:
         ended.set()
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True, name="learner's function")
-    thread.start()
     try:
+        thread.start()
         ended.wait(seconds)
-    finally:
-        late, stopped = not ended.is_set(), _stop(thread.ident, ended)
+    finally:  # an interrupt may come at any moment, that of the start included
+        late, stopped = not ended.is_set(), _stop(thread, ended)
     if late or not outcome:
         raise OverTimeError(stopped)
     return outcome[0]
 
 
-def _stop(thread: int, ended: threading.Event) -> bool:
+def _stop(thread: threading.Thread, ended: threading.Event) -> bool:
     """End a thread by an exception raised inside it, again if it was caught; returns whether it has ended."""
     for _ in range(10):
         if ended.is_set():
             return True
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TimeUpError))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeUpError))
         ended.wait(GRACE / 10)
     return ended.is_set()
 
