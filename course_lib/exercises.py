@@ -73,7 +73,7 @@ def progress() -> Report:
 
 def _report(name: str, function: Callable, trials: int) -> Report:
     exercise, end = EXERCISES[name], time.monotonic() + SECONDS
-    failed, hints, lines = 0, dict(exercise.mistakes), []
+    failed, hints, lines, general = 0, dict(exercise.mistakes), [], ""
     for trial in range(trials):
         arguments, given, outcome = _tried(exercise, function, trial, end)
         if isinstance(outcome, str):
@@ -89,12 +89,12 @@ def _report(name: str, function: Callable, trials: int) -> Report:
             failed += 1
             if wrong:
                 hints = _matching(exercise, hints, arguments, expected, outcome.value, wrong.name)
-        lines = lines or _lines(name, found, trouble)
+        if not lines:  # what is shown is the first failure
+            lines, general = _lines(name, found, trouble), next((verdict.hint for verdict in found if verdict.hint), "")
         if failed == FAILURES_LOOKED_AT or not hints:
             break
     if not failed:
         return Report(True, [f"✓ {name}: equal to the library's on {trials} random inputs"])
-    general = next((verdict.hint for verdict in found if verdict.hint), "")
     hint = next(iter(hints), general) if len(hints) < len(exercise.mistakes) else general
     return Report(False, lines + [f"  hint: {hint}"] * bool(hint))
 
