@@ -25,7 +25,7 @@ from course_lib.variant_book import VARIANT_EXERCISES
 
 EXERCISES = LANGUAGE_EXERCISES | RNN_EXERCISES | JACOBIAN_EXERCISES | LSTM_EXERCISES | VARIANT_EXERCISES
 SECONDS = 9.0  # for all trials together; with the grace for stopping, 10 s
-FAILURES_LOOKED_AT = 5  # a hint must fit so many wrong results; the first may fit it by accident
+FAILURES_LOOKED_AT = 10  # a hint must fit so many wrong results; the first may fit it by accident
 
 
 class Report(NamedTuple):
@@ -90,7 +90,7 @@ def _report(name: str, function: Callable, trials: int) -> Report:
             if wrong:
                 hints = _matching(exercise, hints, arguments, expected, outcome.value, wrong.name)
         if not lines:  # what is shown is the first failure
-            lines, general = _lines(name, found, trouble), next((verdict.hint for verdict in found if verdict.hint), "")
+            lines, general = _lines(name, found, trouble), next((f"{v.name}: {v.hint}" for v in found if v.hint), "")
         if failed == FAILURES_LOOKED_AT or not hints:
             break
     if not failed:
@@ -143,7 +143,7 @@ def _matching(exercise: Exercise, hints: dict, arguments: tuple, expected: Any, 
             full[hint] = mistake
         elif made_the_same(expected, got, result, wrong, names):
             first[hint] = mistake
-    return full or first
+    return full if full or exercise.in_place else first
 
 
 def _lines(name: str, found: list[Verdict], trouble: list[str]) -> list[str]:

@@ -14,6 +14,11 @@ from course_lib.trees import named_leaves
 from course_lib.weights import orthogonal
 
 
+def _jacobians_problem(rng: np.random.Generator) -> tuple:
+    T, H = rng.integers(1, 8), rng.integers(1, 5)
+    return (rng.normal(size=(T, H, H)),)
+
+
 def _clip_problem(rng: np.random.Generator) -> tuple:
     grads = (rng.normal(size=(3, 4)), (rng.normal(size=5), rng.normal(size=(2, 2))))
     return grads, rng.choice([0.5, 2, 100])
@@ -34,6 +39,12 @@ def _clip_by_the_square(grads: tuple, max_norm: float) -> None:
     square = optim.global_norm(grads) ** 2
     for _, g in named_leaves(grads):
         g *= min(1, max_norm / square)
+
+
+def _clip_by_the_larger(grads: tuple, max_norm: float) -> None:
+    norm = optim.global_norm(grads)
+    for _, g in named_leaves(grads):
+        g *= max(1, max_norm / norm)
 
 
 def _clip_entries(grads: tuple, max_norm: float) -> None:
@@ -82,13 +93,14 @@ JACOBIAN_EXERCISES: dict[str, Exercise] = {
             ("scale, do not cut entries off: the direction must stay", _clip_entries),
             ("a gradient below max_norm stays as it is", _clip_always),
             ("nothing changed: `g *= ...` works in place, `g = g * ...` makes a new array", lambda grads, limit: None),
+            ("the factor is at most 1: min, not max", _clip_by_the_larger),
         ],
         call=_clip, arguments="grads max_norm", outputs="grads", in_place=True,
     ),
     "jacobian_products": Exercise(
         "3.3",
         jacobian_products,
-        lambda rng: (rng.normal(size=(rng.integers(3, 6), 2, 2)),),
+        _jacobians_problem,
         [
             *slips(
                 jacobian_products,
@@ -110,7 +122,7 @@ JACOBIAN_EXERCISES: dict[str, Exercise] = {
     "orthogonal": Exercise(
         "3.4",
         orthogonal,
-        lambda rng: (rng.normal(size=(4, 4)),),
+        lambda rng: (rng.normal(size=(int(rng.integers(1, 6)),) * 2),),
         [
             ("the signs are left to chance: make R's diagonal positive", lambda A: np.linalg.qr(A)[0]),
             ("the signs are those of R's diagonal, not of Q's",

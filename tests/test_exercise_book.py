@@ -61,7 +61,7 @@ ANY_OUTPUT = [(name, place) for name in GRADIENTS for place in range(OUTPUTS[nam
         lambda a: 0 * a,
         lambda a: -a,
         lambda a: 1.01 * a,
-        lambda a: a + 1e-4,
+        lambda a: a + 1e-3 * max(1, np.abs(a).max()),
         lambda a: a[::-1],
         lambda a: np.full_like(a, np.nan),
         lambda a: a[..., None],
@@ -108,3 +108,17 @@ def test_lessons_and_book_number_the_exercises_alike(source: Path) -> None:
     checks = re.findall(r'^(?:report = )?check\("(\w+)"', text, re.M)
     expected = {e.number: name for name, e in EXERCISES.items() if e.number.partition(".")[0] == str(int(source.stem[:2]))}
     assert dict(zip(headings, checks, strict=True)) == expected
+
+
+SEQUENCES = [
+    name for name in EXERCISES if name.split("_")[0] in ("rnn", "lstm", "gru") and "step" not in name and "output" not in name
+]
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_every_size_is_1_now_and_then(name: str) -> None:
+    """The twenty problems that a check draws: T, N and H are 1 somewhere, and not everywhere."""
+    shapes = [np.shape(leaves(EXERCISES[name].problem(np.random.default_rng(trial)))[0]) for trial in range(20)]
+    for axis in (0, 1):
+        assert 0 < sum(shape[axis] == 1 for shape in shapes) < 12
+    assert 1 in {shape[2] for shape in shapes}
