@@ -6,6 +6,7 @@ Most mistakes are the right function with one piece of its source replaced: the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from course_lib.cells import LSTMState, RNNParams, rnn_step_backward, rnn_step_f
 from course_lib.diagnosis import MisfitError
 from course_lib.exercise_book import Exercise, slips
 from course_lib.sequence import rnn_backward, rnn_forward
+from course_lib.trees import map_tree
 
 
 def draw(rng: np.random.Generator, *shapes: tuple[int, ...]) -> list[np.ndarray]:
@@ -111,20 +113,13 @@ def rnn_truncated_backward(dhs: np.ndarray, cache: RNNSequenceCache, k: int) -> 
     Returns:  dx (T, N, D), dparams.
     Reference: Williams & Peng 1990.
     """
-    x, hs, (W_ih, W_hh, b), _ = cache
-    dx, dh = np.empty_like(x), np.zeros_like(hs[0])
-    dW_ih, dW_hh, db = np.zeros_like(W_ih), np.zeros_like(W_hh), np.zeros_like(b)
-    for t in reversed(range(len(x))):
-        if (t + 1) % k == 0:  # the last step of its chunk: nothing comes back from the next one
-            dh = np.zeros_like(dh)
-        dh = dh + dhs[t]
-        da = dh * (1 - hs[t + 1] ** 2)
-        dx[t] = da @ W_ih
-        dW_ih += da.T @ x[t]
-        dW_hh += da.T @ hs[t]
-        db += da.sum(0)
-        dh = da @ W_hh
-    return dx, RNNParams(dW_ih, dW_hh, db)
+    dx, total, borders = [], map_tree(np.zeros_like, cache.params), [*range(0, len(dhs), k), len(dhs)]
+    for start, end in pairwise(borders):
+        chunk = cache._replace(x=cache.x[start:end], hs=cache.hs[start : end + 1])
+        dx_chunk, _, dparams = rnn_backward(dhs[start:end], np.zeros_like(cache.hs[0]), chunk)
+        dx.append(dx_chunk)
+        total = map_tree(np.add, total, dparams)
+    return np.concatenate(dx), total
 
 
 RNN_EXERCISES: dict[str, Exercise] = {
@@ -199,16 +194,16 @@ RNN_EXERCISES: dict[str, Exercise] = {
         [
             *slips(
                 rnn_truncated_backward,
-                ("the gradient is never cut", "dh = np.zeros_like(dh)", "pass"),
+                ("the gradient is never cut", "range(0, len(dhs), k)", "[0]"),
                 ("the cut is at the wrong steps: chunks are counted from the first step; the last of each receives nothing",
-                 "(t + 1) % k", "t % k"),
+                 "*range(0, len(dhs), k)", "0, *range(1, len(dhs), k)"),
                 ("the cut removes what comes from later steps, not the loss of step t itself",
-                 "dh = dh + dhs[t]", "dh = dh if (t + 1) % k == 0 else dh + dhs[t]"),
+                 "(dhs[start:end],", "(dhs[start:end] * ((np.arange(start, end) + 1) % k > 0)[:, None, None],"),
                 ("only the gradient is cut: dW_hh still takes the carried state hs[t]",
-                 "da.T @ hs[t]", "da.T @ (hs[t] * (t % k > 0))"),
+                 "cache.hs[start : end + 1]", "np.concatenate([0 * cache.hs[:1], cache.hs[start + 1 : end + 1]])"),
                 ("the chunks' gradients add up: do not start anew in each",
-                 "dh = np.zeros_like(dh)", "dh, dW_hh[:], dW_ih[:], db[:] = np.zeros_like(dh), 0, 0, 0"),
-                ("that cuts at every step", "(t + 1) % k == 0", "True"),
+                 "map_tree(np.add, total, dparams)", "total if start else dparams"),
+                ("that cuts at every step", "range(0, len(dhs), k)", "range(len(dhs))"),
             ),
         ],
         arguments="dhs cache k", outputs="dx dparams",

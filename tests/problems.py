@@ -20,6 +20,17 @@ from course_lib.trees import leaves, map_tree, named_leaves
 few = settings(max_examples=25)  # random examples, where each is a whole recurrent network
 
 
+class Problem(NamedTuple):
+    """A sequence's arguments, and gradients that come from above."""
+
+    x: np.ndarray
+    initial: Any
+    params: Any
+    lengths: np.ndarray | None
+    dhs: np.ndarray
+    dfinal: Any
+
+
 class Cell(NamedTuple):
     """Everything that differs between the three kinds."""
 
@@ -146,6 +157,33 @@ def slow_forward(cell: str, x: Any, initial: Any, params: Any, lengths: Sequence
         finals.append(state)
         caches.append(stream)
     return hs, map_tree(lambda *rows: np.concatenate(rows), *finals), caches
+
+
+def backwards(x: np.ndarray, lengths: Sequence[int] | None) -> np.ndarray:
+    """Each stream's real steps in reverse, by a loop."""
+    out = np.zeros_like(x)
+    for n in range(x.shape[1]):
+        length = len(x) if lengths is None else lengths[n]
+        for t in range(length):
+            out[t, n] = x[length - 1 - t, n]
+    return out
+
+
+def slow_stack(
+    cell: str, x: np.ndarray, initial: tuple, layers: tuple, lengths: Sequence[int] | None = None, masks: tuple = ()
+) -> tuple:
+    """The definition of a stack: layer by layer, and direction by direction, with slow_forward. masks: dropout of inputs."""
+    finals = []
+    for state, params, mask in zip(initial, layers, masks or [None] * len(layers), strict=True):
+        x = x if mask is None else x * mask
+        if isinstance(params, Bidirectional):
+            ahead, final_ahead, _ = slow_forward(cell, x, state.ahead, params.ahead, lengths)
+            back, final_back, _ = slow_forward(cell, backwards(x, lengths), state.back, params.back, lengths)
+            x, final = np.concatenate([ahead, backwards(back, lengths)], axis=2), Bidirectional(final_ahead, final_back)
+        else:
+            x, final, _ = slow_forward(cell, x, state, params, lengths)
+        finals.append(final)
+    return x, tuple(finals)
 
 
 def slow_backward(cell: str, dhs: Any, dfinal: Any, x: Any, params: Any, caches: list) -> tuple:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from problems import (
     CELLS,
     ONE_NAN,
+    Problem,
     argument_names,
     assert_close,
     copied,
@@ -30,6 +31,7 @@ from problems import (
     rows_of,
     slow_backward,
     slow_forward,
+    slow_stack,
     spoiled,
     worst_gradient_error,
 )
@@ -38,7 +40,7 @@ from course_lib import layers, variants
 from course_lib.cells import GRUParams, LSTMParams, LSTMState
 from course_lib.jacobians import jacobian_products, lstm_step_jacobian, rnn_step_jacobian
 from course_lib.shapes import ShapeError
-from course_lib.stacked import Bidirectional, stacked_backward, stacked_forward, zero_state, zeros_like
+from course_lib.stacked import stacked_backward, stacked_forward, zero_state, zeros_like
 from course_lib.trees import leaves, map_tree
 from course_lib.unroll import ONE_PRODUCT_BELOW
 from course_lib.variants import CoupledParams, PeepholeParams
@@ -247,17 +249,6 @@ def with_the_reset_gate_open_both_grus_agree(case: Case) -> None:
 
 
 # Sequences
-
-
-class Problem(NamedTuple):
-    """A cell's arguments, and gradients that come from above."""
-
-    x: np.ndarray
-    initial: Any
-    params: Any
-    lengths: np.ndarray | None
-    dhs: np.ndarray
-    dfinal: Any
 
 
 def problem(case: Case) -> tuple[Problem, np.random.Generator]:
@@ -508,31 +499,6 @@ def stack_problem(case: Case) -> tuple[str, tuple, tuple, np.random.Generator]:
     initial = random_stack_state(rng, cell, case.N, case.H, depth, both)
     dhs = rng.normal(size=(case.T, case.N, case.H * (1 + both)))
     return cell, (rng.normal(size=(case.T, case.N, case.D)), initial, stack), (dhs, random_like(rng, initial)), rng
-
-
-def backwards(x: np.ndarray, lengths: Any) -> np.ndarray:
-    """Each stream's real steps in reverse, by a loop."""
-    out = np.zeros_like(x)
-    for n in range(x.shape[1]):
-        length = len(x) if lengths is None else lengths[n]
-        for t in range(length):
-            out[t, n] = x[length - 1 - t, n]
-    return out
-
-
-def slow_stack(cell: str, x: np.ndarray, initial: tuple, stack: tuple, lengths: Any, masks: tuple) -> tuple:
-    """Layer by layer and direction by direction."""
-    finals = []
-    for state, params, mask in zip(initial, stack, masks, strict=True):
-        x = x if mask is None else x * mask
-        if isinstance(params, Bidirectional):
-            ahead, final_ahead, _ = slow_forward(cell, x, state.ahead, params.ahead, lengths)
-            back, final_back, _ = slow_forward(cell, backwards(x, lengths), state.back, params.back, lengths)
-            x, final = np.concatenate([ahead, backwards(back, lengths)], axis=2), Bidirectional(final_ahead, final_back)
-        else:
-            x, final, _ = slow_forward(cell, x, state, params, lengths)
-        finals.append(final)
-    return x, tuple(finals)
 
 
 @law(STACKS, "stacked", "unroll", largest=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import re
 from pathlib import Path
 
@@ -251,6 +252,16 @@ def test_ways_to_execute_an_equation(tiny, code):
     assert lesson_rules.derivatives_are_executed(lesson) == []
     assert lesson_rules.equation_table(lesson) == [("99.1", f"[None] {code.partition(chr(10))[0]}")]
     assert not lesson_rules.is_derivative(r"$$ J = \mathrm{diag}(f) W \tag{99.1} $$")
+
+
+def test_the_searches_behind_lesson_03_still_find_its_functions():
+    spec = importlib.util.spec_from_file_location("lesson_03", NOTEBOOKS.parent / "docs" / "measurements" / "lesson_03.py")
+    searches = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(searches)
+    assert set(searches.lesson()) >= searches.NAMES
+    assert 1 < searches.reach(4.0, seed=0)[0] < searches.reach(4.0, seed=0)[1]
+    error, steps = searches.final_error("lstm", 2.0, 8, 2e-2, seed=0, steps=30, H=4)
+    assert 0 < error < 1 and steps == 30
 
 
 def test_what_counts_as_words():

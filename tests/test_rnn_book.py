@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from course_lib import rnn_book
-from course_lib.cells import RNNParams
+from course_lib.cells import RNNParams, rnn_step_backward
 from course_lib.exercises import check
 from course_lib.sequence import rnn_backward
 from course_lib.trees import map_tree
@@ -66,19 +66,20 @@ def test_sequences_backward(function):
     assert check("rnn_backward", function).passed
 
 
-def test_truncation_chunk_by_chunk():
-    """Each chunk by full back-propagation on its own."""
+def in_one_loop(dhs, cache, k, cut=lambda t, k: (t + 1) % k == 0):
+    """Without chunks: dh is dropped where a chunk ends."""
+    dx, dh, total = np.empty_like(cache.x), np.zeros_like(cache.hs[0]), map_tree(np.zeros_like, cache.params)
+    for t in reversed(range(len(dhs))):
+        dh = np.zeros_like(dh) if cut(t, k) else dh
+        dx[t], dh, step = rnn_step_backward(dh + dhs[t], cache.at(t))
+        total = map_tree(np.add, total, step)
+    return dx, total
 
-    def chunks(dhs, cache, k):
-        dx, total = [], [np.zeros_like(p) for p in cache.params]
-        for start in range(0, len(dhs), k):
-            part = cache._replace(x=cache.x[start : start + k], hs=cache.hs[start : start + k + 1])
-            dx_part, _, dparams = rnn_backward(dhs[start : start + k], np.zeros_like(cache.hs[0]), part)
-            dx.append(dx_part)
-            total = [a + b for a, b in zip(total, dparams, strict=True)]
-        return np.concatenate(dx), total
 
-    assert check("rnn_truncated_backward", chunks).passed
+def test_truncation_in_one_loop():
+    assert check("rnn_truncated_backward", in_one_loop).passed
+    one_late = check("rnn_truncated_backward", lambda *a: in_one_loop(*a, cut=lambda t, k: t % k == 0))
+    assert "the cut is at the wrong steps" in one_late.lines[-1]
 
 
 def test_truncation_from_the_whole_length_on_is_none():

@@ -1,12 +1,11 @@
 """Whole sequences: equal to the step functions run one stream at a time, and to central differences, masked or not."""
 
-from typing import Any, NamedTuple
-
 import numpy as np
 import pytest
 from problems import (
     CELLS,
     ONE_NAN,
+    Problem,
     argument_names,
     assert_close,
     copied,
@@ -31,17 +30,6 @@ every_cell = pytest.mark.parametrize("cell", CELLS)
 masked_or_not = pytest.mark.parametrize("masked", [False, True])
 T, N, D, H = 5, 3, 2, 4
 MANY = ONE_PRODUCT_BELOW + 1
-
-
-class Problem(NamedTuple):
-    """A cell's arguments, and gradients that come from above."""
-
-    x: np.ndarray
-    initial: Any
-    params: Any
-    lengths: np.ndarray | None
-    dhs: np.ndarray
-    dfinal: Any
 
 
 def problem(cell, T=T, N=N, D=D, H=H, masked=False, seed=0, dtype=np.float64):

@@ -12,6 +12,7 @@ from problems import (
     random_stack,
     random_stack_state,
     slow_forward,
+    slow_stack,
     worst_gradient_error,
 )
 
@@ -33,30 +34,6 @@ def problem(cell, both, depth=DEPTH, seed=0):
     layers, initial = random_stack(rng, cell, D, H, depth, both), random_stack_state(rng, cell, N, H, depth, both)
     dhs = rng.normal(size=(T, N, H * (1 + both)))
     return (rng.normal(size=(T, N, D)), initial, layers), (dhs, random_like(rng, initial))
-
-
-def backwards(x, lengths):
-    """Each stream's real steps in reverse, by a loop."""
-    out = np.zeros_like(x)
-    for n in range(x.shape[1]):
-        length = len(x) if lengths is None else lengths[n]
-        for t in range(length):
-            out[t, n] = x[length - 1 - t, n]
-    return out
-
-
-def slow_stack(cell, x, initial, layers, lengths):
-    """The definition: layer by layer, and direction by direction, with slow_forward."""
-    finals = []
-    for state, params in zip(initial, layers, strict=True):
-        if isinstance(params, Bidirectional):
-            ahead, final_ahead, _ = slow_forward(cell, x, state.ahead, params.ahead, lengths)
-            back, final_back, _ = slow_forward(cell, backwards(x, lengths), state.back, params.back, lengths)
-            x, final = np.concatenate([ahead, backwards(back, lengths)], axis=2), Bidirectional(final_ahead, final_back)
-        else:
-            x, final, _ = slow_forward(cell, x, state, params, lengths)
-        finals.append(final)
-    return x, tuple(finals)
 
 
 @every_cell
