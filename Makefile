@@ -58,7 +58,7 @@ setup: ## make .venv and install everything; run it again to repair or update
 	    rm -f $(STAMP); \
 	    "$$py" -m venv --clear $(VENV); \
 	fi; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,keras]"; \
 	$(BIN)/jupyter-labextension disable --level=sys_prefix --log-level=ERROR $(NEWS); \
 	$(BIN)/python -c 'import matplotlib.font_manager'; \
 	echo "$(CURDIR)" > $(STAMP); \

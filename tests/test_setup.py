@@ -16,7 +16,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-REQUIREMENTS = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIREMENTS = PROJECT["dependencies"] + EXTRAS["dev"] + EXTRAS["keras"]
 TARGETS = ["help", "setup", "lab", "test", "lessons", "lint", "bench", "mutants", "test-gpu"]
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
