@@ -29,6 +29,10 @@ class Config:
     minutes: float = 2.0
     steps: int | None = None
     seed: int = 0
+    engine: str = "numpy"
+    device: str = "auto"  # auto: a GPU if there is one
+    precision: str = "fp32"
+    accumulate: int = 1  # parts that the streams of a batch are taken in, one after the other, to save memory
 
     def __post_init__(self) -> None:
         for name, good, expected in (
@@ -44,6 +48,12 @@ class Config:
             ("minutes", 0 < self.minutes < 1e6, "a positive number below a million"),
             ("steps", self.steps is None or self.steps >= 1, "at least 1"),
             ("seed", self.seed >= 0, "at least 0"),
+            ("engine", self.engine in ("numpy", "torch"), "numpy or torch"),
+            ("device", self.device in ("auto", "cpu") or self.engine == "torch", "auto or cpu with --engine numpy"),
+            ("precision", self.precision in ("fp32", "bf16"), "fp32 or bf16"),
+            ("precision", self.precision == "fp32" or self.engine == "torch", "fp32 with --engine numpy"),
+            ("accumulate", 1 <= self.accumulate <= self.batch_size, "1 to --batch-size"),
+            ("accumulate", self.accumulate == 1 or self.engine == "torch", "1 with --engine numpy"),
         ):
             if not good:
                 raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)}")

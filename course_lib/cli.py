@@ -144,10 +144,18 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Budget in minutes of wall clock. [default: 2]")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Budget in steps instead: the run then repeats exactly.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the random numbers. [default: 0]")] = None,
+    engine: Annotated[Literal["numpy", "torch"] | None, typer.Option(help="What computes. [default: numpy]")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda, of torch. [default: auto: a GPU if there is one]")
+    ] = None,
+    precision: Annotated[Literal["fp32", "bf16"] | None, typer.Option(help="Of torch's products. [default: fp32]")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Parts of a batch, to save memory (torch). [default: 1]")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. [default: runs/DATA-CELL-HIDDEN]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, stopped or killed.")] = False,
 ) -> None:
-    """Train a character language model in pure NumPy; the best weights end in OUT/best.safetensors."""
+    """Train a character language model, in pure NumPy or in PyTorch; the best weights end in OUT/best.safetensors."""
     import shlex
 
     from course_lib.progress import ProgressBar
@@ -166,7 +174,8 @@ def train(
             raise CourseError("--data is missing: a registered name (`course data list`) or a text file")
         out = out or Path("runs") / f"{Path(config.data).stem}-{config.cell}-{config.hidden}"
         trainer = Trainer(config, out, command)
-    print(f"{len(trainer.train):,} characters to train on, {len(trainer.validation):,} held out, V = {trainer.tokenizer.size}")
+    sizes = f"{len(trainer.train):,} characters to train on, {len(trainer.validation):,} held out, V = {trainer.tokenizer.size}"
+    print(sizes if trainer.config.engine == "numpy" else f"{sizes}; {trainer.engine.name}")
     try:
         with ProgressBar(trainer.config, trainer.progress) as bar:
             best = trainer.run(bar.report).best

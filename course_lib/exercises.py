@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from course_lib.classifier_book import CLASSIFIER_EXERCISES
+from course_lib.conversion_book import CONVERSION_EXERCISES
 from course_lib.diagnosis import MisfitError, Verdict, made_the_same, verdicts
 from course_lib.exercise_book import LANGUAGE_EXERCISES, Exercise
 from course_lib.jacobian_book import JACOBIAN_EXERCISES
@@ -20,10 +22,13 @@ from course_lib.learner_call import Outcome, OverTimeError, call, described, is_
 from course_lib.lstm_book import LSTM_EXERCISES
 from course_lib.rnn_book import RNN_EXERCISES
 from course_lib.solved import progress_file, read_solved, record_solved
+from course_lib.torch_book import TORCH_EXERCISES
 from course_lib.trees import leaves
 from course_lib.variant_book import VARIANT_EXERCISES
+from course_lib.window_book import WINDOW_EXERCISES
 
 EXERCISES = LANGUAGE_EXERCISES | RNN_EXERCISES | JACOBIAN_EXERCISES | LSTM_EXERCISES | VARIANT_EXERCISES
+EXERCISES |= TORCH_EXERCISES | WINDOW_EXERCISES | CONVERSION_EXERCISES | CLASSIFIER_EXERCISES
 SECONDS = 9.0  # for all trials together; with the grace for stopping, 10 s
 FAILURES_LOOKED_AT = 10  # a hint must fit so many wrong results; the first may fit it by accident
 
@@ -72,14 +77,18 @@ def progress() -> Report:
 
 
 def _report(name: str, function: Callable, trials: int) -> Report:
-    exercise, end = EXERCISES[name], time.monotonic() + SECONDS
+    exercise = EXERCISES[name]
+    exercise.problem(np.random.default_rng(0))  # may load torch; the learner's time starts after that
+    end = time.monotonic() + SECONDS
     failed, hints, lines, general = 0, dict(exercise.mistakes), [], ""
     for trial in range(trials):
         arguments, given, outcome = _tried(exercise, function, trial, end)
         if isinstance(outcome, str):
             return Report(False, lines or [f"✗ {name}: {outcome}"])
+        if outcome.error is not None and lines:
+            break
         if outcome.error is not None:
-            return Report(False, lines or _raised(name, exercise, outcome.error))
+            return Report(False, _raised(name, exercise, outcome.error, arguments))
         with np.errstate(all="ignore"):
             expected = exercise.call(exercise.reference, *copy.deepcopy(arguments))
             found, trouble = _judged(exercise, arguments, given, expected, outcome.value)
@@ -111,15 +120,26 @@ def _tried(exercise: Exercise, function: Callable, trial: int, end: float) -> tu
     return arguments, given, outcome
 
 
-def _raised(name: str, exercise: Exercise, error: BaseException) -> list[str]:
-    """The lines for an exception: the learner's own, in the learner's own code."""
+def _raised(name: str, exercise: Exercise, error: BaseException, arguments: tuple) -> list[str]:
+    """The lines for an exception: the learner's own, in the learner's own code, and a hint if a known mistake raises it too."""
     if is_unwritten(error):
         return [f"○ {name}: not written yet"]
     if isinstance(error, MisfitError):
         return [f"✗ {name}: {error}"]
-    usage = exercise.usage or f"function({', '.join(exercise.arguments.split())})"
+    usage, said = exercise.usage or f"function({', '.join(exercise.arguments.split())})", described(error)
     frames = own_frames(error) or [f"it is called as {usage}"] * isinstance(error, TypeError)
-    return [f"✗ {name}: your function raised {described(error)}", *(f"  {line}" for line in frames)]
+    hints = [f"hint: {hint}" for hint, mistake in exercise.mistakes if _error_of(exercise, mistake, arguments) == said]
+    return [f"✗ {name}: your function raised {said}", *(f"  {line}" for line in frames + hints[:1])]
+
+
+def _error_of(exercise: Exercise, mistake: Callable, arguments: tuple) -> str:
+    """What a mistake raises, described; empty if it returns."""
+    try:
+        with np.errstate(all="ignore"):
+            exercise.call(mistake, *copy.deepcopy(arguments))
+    except Exception as error:
+        return described(error)
+    return ""
 
 
 def _judged(exercise: Exercise, arguments: tuple, given: tuple, expected: Any, got: Any) -> tuple[list[Verdict], list[str]]:

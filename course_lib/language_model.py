@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -185,13 +185,18 @@ def make_step(params: LanguageModelParams) -> Callable[[np.ndarray, tuple], tupl
     return fast_step
 
 
-def evaluate(params: LanguageModelParams, tokens: np.ndarray, streams: int = 8, steps: int = 256) -> tuple[float, int]:
-    """Teacher-forced nats of a text: every token but the first is predicted from the true tokens before it.
+class Window(NamedTuple):
+    """A piece of every stream of a text that is being evaluated."""
 
-    The text is cut into ``streams`` equal parts that are read side by side, each with its state carried from end to end.
+    tokens: np.ndarray  # (T, N)
+    targets: np.ndarray  # (T, N), the tokens one step later
+    real: np.ndarray  # (T, N), false behind the end of a stream
 
-    Args:     tokens: (length,) integers in [0, V), length at least 2.
-    Returns:  Total nats, and the number of tokens predicted: length - 1.
+
+def windows(tokens: np.ndarray, streams: int = 8, steps: int = 256) -> Iterator[Window]:
+    """Cut a text into ``streams`` equal parts, to be read side by side, ``steps`` tokens at a time; no token is left out.
+
+    Raises:   ValueError: fewer than 2 tokens.
     """
     count = len(tokens) - 1
     if count < 1:
@@ -200,11 +205,25 @@ def evaluate(params: LanguageModelParams, tokens: np.ndarray, streams: int = 8, 
     each = -(-count // streams)
     starts = np.arange(streams) * each
     ends = np.minimum(starts + each, count)
-    state, nats = initial_state(params, streams), 0.0
     for first in range(0, each, steps):
         at = starts + np.arange(first, min(first + steps, each))[:, None]  # (T, N) positions
-        lengths = np.clip(ends - at[0], 0, len(at))
-        logits, state, _ = forward(params, tokens[np.minimum(at, count - 1)], state, lengths)
-        picked = np.take_along_axis(log_softmax(logits), tokens[np.minimum(at, count - 1) + 1][..., None], axis=-1)[..., 0]
-        nats -= float(picked[at < ends].sum(dtype=np.float64))
-    return nats, count
+        inside = np.minimum(at, count - 1)
+        yield Window(tokens[inside], tokens[inside + 1], at < ends)
+
+
+def evaluate(params: LanguageModelParams, tokens: np.ndarray, streams: int = 8, steps: int = 256) -> tuple[float, int]:
+    """Teacher-forced nats of a text: every token but the first is predicted from the true tokens before it.
+
+    The text is cut into ``streams`` equal parts that are read side by side, each with its state carried from end to end.
+
+    Args:     tokens: (length,) integers in [0, V), length at least 2.
+    Returns:  Total nats, and the number of tokens predicted: length - 1.
+    """
+    state, nats = None, 0.0
+    for window in windows(tokens, streams, steps):
+        if state is None:
+            state = initial_state(params, window.tokens.shape[1])
+        logits, state, _ = forward(params, window.tokens, state)
+        picked = np.take_along_axis(log_softmax(logits), window.targets[..., None], axis=-1)[..., 0]
+        nats -= float(picked[window.real].sum(dtype=np.float64))
+    return nats, len(tokens) - 1

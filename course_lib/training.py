@@ -24,11 +24,12 @@ import numpy as np
 from course_lib import checkpoint
 from course_lib.budget import Config, Progress
 from course_lib.datasets import Corpus, batches, load_corpus
+from course_lib.engines import Engine, NumpyEngine
 from course_lib.errors import CourseError
-from course_lib.language_model import LanguageModelParams, evaluate, init, initial_state, loss_and_grads
-from course_lib.optim import AdamState, adam_, adam_init, clip_global_norm_, warmup_cosine
+from course_lib.language_model import LanguageModelParams, init
+from course_lib.optim import warmup_cosine
 from course_lib.text import CharTokenizer
-from course_lib.trees import leaves, named_leaves
+from course_lib.trees import leaves
 
 SAVE_EVERY = 20.0  # seconds between checkpoints
 
@@ -48,10 +49,8 @@ class Trainer:
             "num_layers": config.layers,
             "cell": config.cell,
         }
-        self.params: LanguageModelParams = saved.params if saved else init(**self.model, seed=config.seed)
-        self.adam = adam_init(self.params)
-        self.state = initial_state(self.params, config.batch_size)
         self.rng = np.random.default_rng(config.seed)
+        self.engine = self._start_engine(saved.params if saved else init(**self.model, seed=config.seed))
         self.progress = Progress()
         next(batches(self.train, config.batch_size, config.window))  # too little text: say so before anything is written
         if saved:
@@ -59,6 +58,11 @@ class Trainer:
         else:
             _new_folder(folder)
         self.save()
+
+    @property
+    def params(self) -> LanguageModelParams:
+        """The weights as they are now."""
+        return self.engine.params
 
     @classmethod
     def resume(cls, folder: Path, minutes: float | None = None, command: str = "") -> Trainer:
@@ -100,12 +104,9 @@ class Trainer:
         while (done := p.fraction(config)) < 1 and not requests:
             tokens, targets = next(source)
             lr = config.peak_lr() * warmup_cosine(done)
-            loss, grads, state = loss_and_grads(self.params, tokens, targets, self.state, config.dropout, self.rng)
-            norm = clip_global_norm_(grads, config.clip)
+            loss, norm = self.engine.step(tokens, targets, lr)
             if not math.isfinite(loss + norm):
                 self._stop(f"the loss is {loss:.3g} with gradient norm {norm:.3g}")
-            self.adam = adam_(self.params, grads, self.adam, lr)
-            self.state = state
             p.step, p.tokens, p.batch = p.step + 1, p.tokens + tokens.size, p.batch + 1
             p.smooth = loss if math.isnan(p.smooth) else 0.98 * p.smooth + 0.02 * loss
             p.seconds = time.perf_counter() - began
@@ -122,13 +123,22 @@ class Trainer:
 
     def save(self) -> None:
         """Write last.safetensors: the run can go on from here."""
-        if not all(np.isfinite(array).all() for array in leaves(self.params)):
+        params = self.params
+        if not all(np.isfinite(array).all() for array in leaves(params)):
             self._stop("a weight is too large")
-        extra = {f"m.{name}": array for name, array in named_leaves(self.adam.m)}
-        extra |= {f"v.{name}": array for name, array in named_leaves(self.adam.v)}
-        extra |= {f"state.{name}": array for name, array in named_leaves(self.state)}
         run = {"run": asdict(self.config), "progress": asdict(self.progress), "random": self.rng.bit_generator.state}
-        checkpoint.save(self.folder / "last.safetensors", self.params, self.tokenizer, self.model, self._record() | run, extra)
+        last, record = self.folder / "last.safetensors", self._record() | run
+        checkpoint.save(last, params, self.tokenizer, self.model, record, self.engine.dump())
+
+    def _start_engine(self, params: LanguageModelParams) -> Engine:
+        """What the configuration asks to compute with; torch is imported only then."""
+        if self.config.engine == "numpy":
+            return NumpyEngine(self.config, params, self.rng)
+        try:
+            from course_lib.torch_engine import TorchEngine
+        except ImportError as error:
+            raise CourseError(f"--engine torch cannot import PyTorch ({error}); run make setup, or leave it out") from error
+        return TorchEngine(self.config, params)
 
     def _restore(self, saved: checkpoint.Checkpoint) -> None:
         if saved.record.get("data_sha256") != self.corpus.sha256:
@@ -137,9 +147,7 @@ class Trainer:
             if saved.config != self.model:
                 raise ValueError("it holds another model than was asked for")
             self.progress = Progress(**saved.record["progress"])
-            m, v = (checkpoint.fill(self.params, saved.extra, kind) for kind in "mv")
-            self.adam = AdamState(m, v, self.progress.step)
-            self.state = checkpoint.fill(self.state, saved.extra, "state")
+            self.engine.restore(saved.extra, self.progress.step)
             self.rng.bit_generator.state = saved.record["random"]
         except (KeyError, TypeError, ValueError) as error:
             raise CourseError(f"{self.folder} cannot go on from last.safetensors ({error}); start a new run") from error
@@ -155,10 +163,10 @@ class Trainer:
         while True:
             yield from islice(batches(self.train, self.config.batch_size, self.config.window), self.progress.batch, None)
             self.progress.batch = 0
-            self.state = initial_state(self.params, self.config.batch_size)
+            self.engine.reset_state()
 
     def _evaluate(self) -> float:
-        nats, count = evaluate(self.params, self.validation)
+        nats, count = self.engine.evaluate(self.validation)
         p = self.progress
         if not math.isfinite(nats):
             self._stop("the held-out loss is not finite")
@@ -175,6 +183,7 @@ class Trainer:
             "data": c.data,
             "data_sha256": self.corpus.sha256,
             "command": self.command,
+            "engine": self.engine.name,
             "seed": c.seed,
             "seconds": round(p.seconds, 1),
             "steps": p.step,

@@ -34,9 +34,20 @@ def test_the_rate_falls_with_the_budget():
         "minutes": [0, -1, float("nan"), float("inf"), 1e300],
         "steps": [0],
         "seed": [-1],
+        "engine": ["jax", ""],
+        "device": ["cuda"],
+        "precision": ["fp16", "bf16"],
+        "accumulate": [0, 2, 33],
     }.items(),
 )
 def test_a_value_out_of_range_is_named(name, values):
     for value in values:
         with pytest.raises(ValueError, match=rf"^{name}: expected .*, got "):
             config(**{name: value})
+
+
+def test_what_only_torch_can_do_needs_the_engine():
+    asked = config(engine="torch", device="cuda:1", precision="bf16", accumulate=32)
+    assert (asked.device, asked.precision, asked.accumulate) == ("cuda:1", "bf16", 32)
+    with pytest.raises(ValueError, match="accumulate: expected 1 to --batch-size, got 33"):
+        config(engine="torch", accumulate=33)

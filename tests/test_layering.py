@@ -17,7 +17,7 @@ RANKS = [
 ]
 RANK = dict(RANKS)
 
-MAY_IMPORT_TORCH: set[str] = set()  # modules that are not np modules
+TORCH = {name for name in MODULES if name.startswith("torch_")} - {"torch_book"} | {"classifier"}  # no np modules
 DRAWS = {"plotting", "diagrams"}  # modules that import matplotlib
 EXTRA_TESTS = {"parity", "layering", "lessons", "build", "setup", "laws", "mutants"}  # of no single module
 NO_BEHAVIOUR = {"errors"}  # modules that hold nothing to test
@@ -74,7 +74,7 @@ def test_imports_go_to_lower_ranks(name):
     assert not upwards, f"{name} has rank {RANK[name]} and imports from these ranks: {upwards}"
 
 
-@pytest.mark.parametrize("name", sorted(MODULES - MAY_IMPORT_TORCH))
+@pytest.mark.parametrize("name", sorted(MODULES - TORCH))
 def test_numpy_modules_do_not_import_torch(name):
     heavy = {"torch", *([] if name in DRAWS else ["matplotlib"])}
     assert not outer(source(name)) & heavy
@@ -109,7 +109,7 @@ class B:
 
 
 def test_numpy_modules_load_neither_torch_nor_matplotlib():
-    names = sorted(MODULES - MAY_IMPORT_TORCH - DRAWS)
+    names = sorted(MODULES - TORCH - DRAWS)
     loaded = loaded_by("\n".join(f"import course_lib.{name}" for name in names))
     assert "numpy" in loaded
     assert not loaded & {"torch", "matplotlib"}

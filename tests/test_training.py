@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from course_process import TEXT, TINY, course, start, the_error, tree
 
-from course_lib import checkpoint, training
+from course_lib import checkpoint, engines, training
 from course_lib.budget import Config
 from course_lib.datasets import load_corpus
 from course_lib.errors import CourseError
@@ -98,7 +98,7 @@ def test_a_run_learns_and_writes_down_what_it_did(text):
 
 def test_best_is_the_lowest_not_the_latest(text, monkeypatch):
     scores = iter([3.0, 2.5, 2.75, 2.25, 2.875])
-    monkeypatch.setattr(training, "evaluate", lambda params, tokens: (next(scores) * 100, 100))
+    monkeypatch.setattr(engines, "evaluate", lambda params, tokens: (next(scores) * 100, 100))
     trainer = Trainer(config(steps=10), Path("run"))
     trainer.run()
     found = checkpoint.load(Path("run") / "best.safetensors")
@@ -106,7 +106,7 @@ def test_best_is_the_lowest_not_the_latest(text, monkeypatch):
 
 
 def test_each_pass_reads_the_whole_text_from_a_state_of_zeros(text, monkeypatch):
-    seen, right = [], training.loss_and_grads
+    seen, right = [], engines.loss_and_grads
 
     def watch(params, tokens, targets, before, *rest):
         seen.append((tokens, targets, before))
@@ -115,7 +115,7 @@ def test_each_pass_reads_the_whole_text_from_a_state_of_zeros(text, monkeypatch)
         return *results, after
 
     afters = []
-    monkeypatch.setattr(training, "loss_and_grads", watch)
+    monkeypatch.setattr(engines, "loss_and_grads", watch)
     trainer = Trainer(config(steps=80), Path("run"))
     trainer.run()
     for first in (0, 36, 72):
@@ -416,7 +416,7 @@ def test_weights_that_are_no_numbers_are_never_saved(text):
 
 
 def test_a_gradient_that_is_no_number_stops_the_run(text, monkeypatch):
-    right = training.loss_and_grads
+    right = engines.loss_and_grads
 
     def wrong(params, *rest):
         loss, grads, new_state = right(params, *rest)
@@ -424,7 +424,7 @@ def test_a_gradient_that_is_no_number_stops_the_run(text, monkeypatch):
             grads.b_out[2] = np.nan
         return loss, grads, new_state
 
-    monkeypatch.setattr(training, "loss_and_grads", wrong)
+    monkeypatch.setattr(engines, "loss_and_grads", wrong)
     trainer = Trainer(config(), Path("run"))
     with pytest.raises(CourseError, match=r"broke down after step 7: the loss is [\d.]+ with gradient norm nan"):
         trainer.run()

@@ -1,0 +1,147 @@
+"""Training steps in PyTorch, on a CPU or a GPU, in float32 or with products in bfloat16."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from course_lib import checkpoint
+from course_lib.budget import Config
+from course_lib.engines import dump_trees
+from course_lib.errors import CourseError
+from course_lib.language_model import LanguageModelParams
+from course_lib.torch_model import LanguageModel, evaluate, to_arrays
+from course_lib.trees import leaves, map_tree
+
+
+class TorchEngine:
+    """An ``engines.Engine``. Its random numbers are those of torch; their state is dumped and restored with the rest.
+
+    The streams of a batch may be taken in ``config.accumulate`` parts, one after the other: the gradients add up to that of the
+    whole batch, and only one part's activations are in memory at a time.
+
+    Raises:   CourseError: no such device.
+    """
+
+    def __init__(self, config: Config, params: LanguageModelParams):
+        self.config, self.device = config, find_device(config.device)
+        self.name = f"torch {torch.__version__} on {_called(self.device)}, {config.precision}"
+        torch.manual_seed(config.seed)
+        try:
+            self.model = LanguageModel.from_numpy(params, config.dropout).to(self.device).train()
+        except torch.OutOfMemoryError as error:
+            raise self._no_memory() from error
+        self.weights = leaves(self.model.params())
+        self.adam = torch.optim.Adam(self.weights, eps=1e-8, foreach=True)
+        self.reset_state()
+
+    @property
+    def params(self) -> LanguageModelParams:
+        """The weights, as arrays of their own."""
+        return self.model.to_numpy()
+
+    def reset_state(self) -> None:
+        """Forget the streams: the next window starts a text."""
+        self.state = self.model.initial_state(self.config.batch_size)
+
+    def step(self, tokens: np.ndarray, targets: np.ndarray, lr: float) -> tuple[float, float]:
+        """Learn from one window; see engines.Engine."""
+        try:
+            loss, state = self._backward(tokens, targets)
+        except torch.OutOfMemoryError as error:
+            raise self._no_memory() from error
+        norm = nn.utils.clip_grad_norm_(self.weights, self.config.clip, foreach=True).item()
+        if math.isfinite(loss + norm):
+            for group in self.adam.param_groups:
+                group["lr"] = lr
+            self.adam.step()
+            self.state = state
+        return loss, norm
+
+    def _backward(self, tokens: np.ndarray, targets: np.ndarray) -> tuple[float, tuple]:
+        """Fill the gradients from the parts of a batch; the mean loss, and the state cut off from this window's record."""
+        self.adam.zero_grad()
+        parts = np.array_split(np.arange(tokens.shape[1]), self.config.accumulate)
+        losses, states = [], []
+        for streams in (slice(part[0], part[-1] + 1) for part in parts):
+            x, y = (torch.from_numpy(a[:, streams].astype(np.int64)).to(self.device) for a in (tokens, targets))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                logits, state = self.model(x, map_tree(lambda s, streams=streams: s[streams], self.state))
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum") / tokens.size
+            loss.backward()
+            losses.append(loss.detach())
+            states.append(map_tree(lambda s: s.detach().to(self.model.out.weight.dtype), state))
+        return torch.stack(losses).sum().item(), map_tree(lambda *rows: torch.cat(rows), *states)
+
+    def evaluate(self, tokens: np.ndarray) -> tuple[float, int]:
+        """Total nats of a text, in float32, and the number of tokens predicted."""
+        try:
+            return evaluate(self.model, tokens)
+        except torch.OutOfMemoryError as error:
+            raise self._no_memory() from error
+
+    def dump(self) -> dict[str, np.ndarray]:
+        """See engines.Engine; the random state is bytes."""
+        moments = (
+            [self.adam.state[w].get(kind, torch.zeros_like(w)) for w in self.weights] for kind in ("exp_avg", "exp_avg_sq")
+        )
+        m, v = (to_arrays(_like(self.model.params(), tensors)) for tensors in moments)
+        arrays = dump_trees(m=m, v=v, state=to_arrays(self.state)) | {"random.cpu": torch.get_rng_state().numpy()}
+        if self.device.type == "cuda":
+            arrays["random.cuda"] = torch.cuda.get_rng_state(self.device).numpy()
+        return arrays
+
+    def restore(self, arrays: dict[str, np.ndarray], steps: int) -> None:
+        """Take back what ``dump`` gave; on another kind of device the random numbers go on from the seed."""
+        template = self.params
+        moments = [leaves(checkpoint.fill(template, arrays, kind)) for kind in "mv"]
+        for weight, m, v in zip(self.weights, *moments, strict=True):
+            self.adam.state[weight] = {
+                "step": torch.tensor(float(steps)),
+                "exp_avg": torch.from_numpy(m.copy()).to(self.device),
+                "exp_avg_sq": torch.from_numpy(v.copy()).to(self.device),
+            }
+        state = checkpoint.fill(to_arrays(self.state), arrays, "state")
+        self.state = map_tree(lambda a: torch.from_numpy(a.copy()).to(self.device), state)
+        torch.set_rng_state(torch.from_numpy(arrays["random.cpu"].copy()))
+        if self.device.type == "cuda" and "random.cuda" in arrays:
+            torch.cuda.set_rng_state(torch.from_numpy(arrays["random.cuda"].copy()), self.device)
+
+    def _no_memory(self) -> CourseError:
+        c = self.config
+        sizes = f"batch_size {c.batch_size}, window {c.window}, hidden {c.hidden}"
+        advice = "raise --accumulate, or choose a smaller --batch-size, --window or --hidden"
+        return CourseError(f"{_called(self.device)} has not enough memory for {sizes}; {advice}")
+
+
+def find_device(name: str) -> torch.device:
+    """The device of this name; "auto" is a GPU if torch can use one, else the CPU.
+
+    Raises:   CourseError: there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise CourseError(f"--device: expected auto, cpu, cuda or cuda:1, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise CourseError(
+            f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; use --device auto or cpu"
+        )
+    return device
+
+
+def _called(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _like(tree: tuple, tensors: list) -> tuple:
+    """The tensors in the form of the tree."""
+    rest = iter(tensors)
+    return map_tree(lambda _: next(rest), tree)
