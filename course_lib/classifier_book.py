@@ -103,6 +103,8 @@ CLASSIFIER_EXERCISES: dict[str, Exercise] = {
                 ("counts are asked for, not shares of all", "return counts", "return counts / len(labels)"),
                 ("counts are asked for, not shares of a row: a class that never occurs would be 0 / 0",
                  "return counts", "return counts / counts.sum(axis=1, keepdims=True)"),
+                ("counts are asked for, not shares of a row",
+                 "return counts", "return counts / counts.sum(axis=1, keepdims=True).clip(1)"),
                 ("the mistakes count too, beside the diagonal", "return counts", "return np.diag(np.diag(counts))"),
                 ("a class that does not occur has a row and a column of zeros: the size is `classes`",
                  "np.zeros((classes, classes)", "np.zeros((max(*labels, *predicted) + 1,) * 2"),

@@ -113,7 +113,7 @@ def _tried(exercise: Exercise, function: Callable, trial: int, end: float) -> tu
     arguments = exercise.problem(np.random.default_rng(trial))
     given = copy.deepcopy(arguments)
     try:
-        outcome: Outcome | str = call(lambda: exercise.call(function, *given), max(0.1, end - time.monotonic()))
+        outcome: Outcome | str = call(lambda: exercise.call(function, *given), max(0.01, end - time.monotonic()))
     except OverTimeError as error:
         tail = "it was stopped" if error.stopped else "it could not be stopped and still runs: restart the kernel"
         outcome = f"not finished after {SECONDS:g} s in all: a loop without end, or far too slow; {tail}"

@@ -145,7 +145,7 @@ def interleaved(
             call()
     first = {name: clock(call, 1) for name, call in calls.items()}
     repeats = {name: max(1, min(1000, round(5e-3 / max(took, 1e-9)))) for name, took in first.items()}
-    times = [first] if max(repeats.values()) == 1 else []
+    times = [first] if all(count == 1 for count in repeats.values()) else []
     needed = sum(first[name] * repeats[name] for name in calls) * (rounds - len(times))
     if needed > limit:
         raise TimeoutError(f"{rounds} rounds need about {needed:.0f} s more, {max(limit, 0):.0f} s are left")

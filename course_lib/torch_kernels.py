@@ -22,10 +22,10 @@ Where it fits, W_hh is read once a sequence ("resident"); beyond, once a step ("
 there, a tile on its way while the product of the one before is taken. At H = 256 and 16 bits not even shared memory and
 registers together would hold it.
 
-The limit of this design: programs never wait for each other, so each has all H units, and only ceil(N / BLOCK_N) SMs work: 4 of
-an H100's 132 for 64 streams in bfloat16. With large H, each of these few pulls all of W_hh through its own access to L2 in every
-step. cuDNN is free to spread the units over all SMs, each holding a part of W_hh, at the price of a meeting of all SMs in every
-step; the larger H, the better that bargain. Speed: not measured yet.
+The limit of this design: programs never wait for each other, so each has all H units, and only ceil(N / BLOCK_N) SMs work, 4 of
+an H100's 132 for 64 streams in bfloat16. With large H each of these few pulls all of W_hh through its own access to L2 in
+every step. A library can spread the units over all SMs instead, each holding its part of W_hh, at the price of a meeting of all
+SMs in every step; the larger H, the better that bargain, so cuDNN may win there. Speed: not measured yet.
 
 Tensor cores multiply blocks of 16 rows: in 16 bits, in float64, or in TF32, which is float32 with 10 bits after the point. TF32
 is used where torch's own products may use it (torch.set_float32_matmul_precision("high")). Otherwise float32 is multiplied

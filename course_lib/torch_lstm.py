@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from course_lib.cells import LSTMParams, LSTMState
 from course_lib.shapes import ShapeError, check_shapes
 from course_lib.stacked import Bidirectional
+from course_lib.torch_sequence import wide
 from course_lib.torch_stack import BACKENDS, autocast_dtype, check_call, check_tensor, run_stack
 from course_lib.trees import leaves, map_tree
 
@@ -165,7 +166,7 @@ def from_numpy(params: LSTMParams | tuple, **options: Any) -> LSTM:
 def to_numpy(module: LSTM) -> LSTMParams | tuple:
     """Copies of the weights: LSTMParams of a single layer in one direction, otherwise a tuple of layers as in ``stacked``.
 
-    NumPy has no bfloat16: such weights come as float32.
+    16-bit numbers come as float32: NumPy has no bfloat16.
     """
     layers = map_tree(_array, module.params())
     return layers[0] if len(layers) == 1 and not module.bidirectional else layers
@@ -238,7 +239,7 @@ def _keras_directions(layer: Any) -> list:
             what = f"{type(part).__name__} with {names[0]} and {names[1]}"
             raise ValueError(f"layers: expected keras.layers.LSTM with tanh and sigmoid, got {what}")
         if part.go_backwards != backwards:
-            raise ValueError(f"layers: {part.name} has go_backwards={part.go_backwards}; Bidirectional alone reads backwards here")
+            raise ValueError(f"layers: {part.name} has go_backwards={part.go_backwards}; only Bidirectional may read backwards")
         if not part.built:
             raise ValueError(f"layers: {part.name} has no weights yet; call it or its model once, or .build(shape)")
     return parts
@@ -252,8 +253,7 @@ def _from_keras_direction(layer: Any) -> LSTMParams:
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy().copy()
+    return wide(tensor.detach()).cpu().numpy().copy()
 
 
 def _filled(module: nn.Module, arrays: Sequence[Any]) -> Any:

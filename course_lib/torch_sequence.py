@@ -130,7 +130,8 @@ def run_compiled(x: Tensor, initial: LSTMState, params: LSTMParams, lengths: Ten
     except Exception as error:
         if not isinstance(error, CannotCompile) and not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
-        _not_compiling.append(str(error).strip().partition("\n")[0])
+        cause = getattr(error, "inner_exception", error)
+        _not_compiling.append(f"{type(cause).__name__}: {cause}".partition("\n")[0])
         warnings.warn(f"torch.compile does not work here ({_not_compiling[0]}); 'fused' is used instead", stacklevel=2)
         return run_fused(x, initial, params, lengths)
     return outputs(hs, lengths), LSTMState(final_state(hs, lengths), final_state(cs, lengths).to(hs.dtype))

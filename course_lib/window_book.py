@@ -102,7 +102,7 @@ WINDOW_EXERCISES: dict[str, Exercise] = {
                 ("the state is replaced by zeros after each window: keep its values, drop its history",
                  "state.h.detach(), state.c.detach()", "0 * state.h.detach(), 0 * state.c.detach()"),
                 ("nobody calls backward: the parameters have no gradient", "loss.backward()", "pass"),
-                ("the loss is detached: call backward on it as it came, and item() after that",
+                ("the loss has no graph: no detach() before backward, no no_grad around loss_of",
                  "loss.backward()", "loss.detach().backward()"),
                 ("one backward of the sum at the end: the gradient is right, but all windows' graphs are in memory at once",
                  "loss.backward()", "pass", "loss.item()", "loss", "return losses,", "sum(losses).backward(); return losses,"),

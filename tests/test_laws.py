@@ -6,6 +6,7 @@ fixed ones against copies of the library with a planted bug, and each bug must b
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -640,6 +641,44 @@ def initial_weights_are_of_their_kind(case: Case) -> None:
     assert W.shape == (2000, case.D)
     assert -bound <= W.min() < -0.95 * bound
     assert 0.95 * bound < W.max() <= bound
+
+
+# PyTorch
+
+
+def torch_law(name: str, kinds: Any, *modules: str, largest: int = 4) -> None:
+    """Register a function of ``torch_laws``, which is imported when it is first tried: importing torch takes seconds."""
+
+    def holds(case: Case) -> None:
+        getattr(importlib.import_module("torch_laws"), name)(case)
+
+    holds.__name__ = name
+    law(kinds, *modules, largest=largest)(holds)
+
+
+RUNNERS = ("loop", "fused", "compile")
+ON_TORCH = [f"{backend} {way}" for backend in (*RUNNERS, "cudnn", "auto") for way in ("ahead", "both")]
+# 10 steps: 8 for the compiler and a rest
+torch_law("runner_is_numpy", RUNNERS, "torch_sequence", largest=10)
+torch_law("runner_keeps_precision", RUNNERS, "torch_sequence", largest=10)
+torch_law("runner_holds_the_cell_state_in_single_precision", RUNNERS, "torch_sequence")
+torch_law("runner_leaves_the_caller_s_tensors_alone", RUNNERS, "torch_sequence", largest=10)
+torch_law("runner_takes_any_gradient", RUNNERS, "torch_sequence")
+torch_law("reversed_streams_are_their_real_steps_backwards", ["reverse"], "torch_sequence")
+torch_law("where_nothing_compiles_fused_runs", ["compile"], "torch_sequence", largest=10)
+torch_law("a_torch_stack_is_numpy_s", ON_TORCH, "torch_stack")
+torch_law("torch_dropout_is_between_layers", ON_TORCH, "torch_stack")
+torch_law("a_backend_runs_what_it_names", [*ON_TORCH, "triton ahead", "triton both"], "torch_stack")
+torch_law("torch_calls_are_checked", ["check_call"], "torch_stack")
+torch_law("the_module_is_called_like_nn_lstm", ["module"], "torch_lstm", "torch_stack")
+torch_law("the_module_says_how_it_reads_x", ["module"], "torch_lstm")
+torch_law("modules_that_cannot_be_are_refused", ["module"], "torch_lstm", "torch_stack")
+torch_law("a_new_module_is_as_described", ["module"], "torch_lstm")
+torch_law("dropout_is_for_training", ["module"], "torch_lstm")
+torch_law("autocast_computes_in_its_dtype", ["module"], "torch_lstm", "torch_stack")
+torch_law("weights_survive_numpy", ["weights"], "torch_lstm")
+torch_law("weights_survive_nn_lstm", ["weights"], "torch_lstm")
+torch_law("weights_survive_keras", ["weights"], "torch_lstm")
 
 
 # The tests

@@ -1,4 +1,9 @@
-"""NumPy by hand = the equations in torch, differentiated by autograd = torch.nn.RNN, LSTM, GRU: outputs and every gradient."""
+"""NumPy by hand = the equations in torch, differentiated by autograd = torch.nn.RNN, LSTM, GRU: outputs and every gradient.
+
+For the LSTM also = our module on every backend.
+"""
+
+import shutil
 
 import numpy as np
 import pytest
@@ -6,9 +11,12 @@ import torch
 from problems import CELLS, assert_close, random_like, random_stack, random_stack_state
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from course_lib import torch_sequence
 from course_lib.cells import GRUParams, LSTMParams, LSTMState
 from course_lib.stacked import Bidirectional, stacked_backward, stacked_forward
-from course_lib.trees import leaves, map_tree
+from course_lib.torch_lstm import LSTM
+from course_lib.torch_sequence import UNROLL
+from course_lib.trees import leaves, map_tree, named_leaves
 from course_lib.unroll import ONE_PRODUCT_BELOW
 
 T, D, H = 7, 3, 5
@@ -20,7 +28,7 @@ every_problem = pytest.mark.parametrize(
 )
 
 
-def problem(cell, both, depth, N, dtype=np.float64):
+def problem(cell, both, depth, N, dtype=np.float64, T=T):
     """(x, initial, layers) and the gradients of (hs, finals)."""
     rng = np.random.default_rng(7)
     initial, layers = random_stack_state(rng, cell, N, H, depth, both), random_stack(rng, cell, D, H, depth, both)
@@ -93,8 +101,22 @@ def torch_nn(cell, both, depth, lengths=None):
         start = tuple(torch.stack([getattr(s, k) for s in states]) for k in "hc") if lstm else torch.stack(states)
         packed = x if lengths is None else pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False)
         hs, end = torch.func.functional_call(module, weights, (packed, start))
-        hs = hs if lengths is None else pad_packed_sequence(hs, total_length=T)[0]
+        hs = hs if lengths is None else pad_packed_sequence(hs, total_length=len(x))[0]
         ends = [LSTMState(*pair) for pair in zip(*end, strict=True)] if lstm else list(end)
+        return hs, tuple(Bidirectional(*ends[k : k + 2]) for k in range(0, len(ends), 2)) if both else tuple(ends)
+
+    return run
+
+
+def our_module(backend, both, depth, lengths=None):
+    """A function like ``lessons_equations`` that calls our LSTM, with weights that autograd leads back to ours."""
+    module = LSTM(D, H, depth, both, backend)
+
+    def run(x, initial, layers):
+        states = [state for layer in initial for state in (layer if both else [layer])]
+        start = tuple(torch.stack([getattr(s, k) for s in states]) for k in "hc")
+        hs, end = torch.func.functional_call(module, dict(named_leaves(layers, "layers")), (x, start, lengths))
+        ends = [LSTMState(*pair) for pair in zip(*end, strict=True)]
         return hs, tuple(Bidirectional(*ends[k : k + 2]) for k in range(0, len(ends), 2)) if both else tuple(ends)
 
     return run
@@ -127,3 +149,49 @@ def test_float32_equals_torch_nn(cell, both, depth, N):
     outputs = by_hand(inputs, upstream)
     assert {leaf.dtype for leaf in leaves(outputs)} == {np.dtype(np.float32)}
     assert_close(outputs, by_autograd(inputs, upstream, torch_nn(cell, both, depth)), SINGLE)
+
+
+every_module = pytest.mark.parametrize(
+    ("backend", "both", "depth"),
+    [(name, both, depth) for name in ("auto", "loop", "fused", "cudnn") for both in (False, True) for depth in (1, 2)],
+)
+
+
+@every_module
+def test_our_module_equals_numpy_and_torch_nn(backend, both, depth):
+    inputs, upstream = problem("lstm", both, depth, 4)
+    got = by_autograd(inputs, upstream, our_module(backend, both, depth))
+    assert_close(got, by_hand(inputs, upstream), EXACT)
+    assert_close(got, by_autograd(inputs, upstream, torch_nn("lstm", both, depth)), EXACT)
+    assert_close(got, by_autograd(inputs, upstream, lessons_equations), EXACT)
+
+
+@every_module
+def test_our_module_with_lengths_equals_numpy_and_packed_sequences(backend, both, depth):
+    inputs, upstream = problem("lstm", both, depth, 5)
+    for lengths in ((T, 0, 3, 1, T - 1), (2, T, 3, 1, T - 1)):  # torch cannot pack a sequence of length 0
+        got = by_autograd(inputs, upstream, our_module(backend, both, depth, lengths))
+        assert_close(got, by_hand(inputs, upstream, np.array(lengths)), EXACT)
+    assert_close(got, by_autograd(inputs, upstream, torch_nn("lstm", both, depth, lengths)), EXACT)
+
+
+@every_module
+def test_our_module_in_float32_equals_numpy_and_torch_nn(backend, both, depth):
+    inputs, upstream = problem("lstm", both, depth, 4, np.float32)
+    for lengths in (None, (T, 1, 3, T - 1)):
+        got = by_autograd(inputs, upstream, our_module(backend, both, depth, lengths))
+        assert {leaf.dtype for leaf in leaves(got)} == {np.dtype(np.float32)}
+        assert_close(got, by_hand(inputs, upstream, lengths and np.array(lengths)), SINGLE)
+        assert_close(got, by_autograd(inputs, upstream, torch_nn("lstm", both, depth, lengths)), SINGLE)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
+def test_compiled_equals_numpy_and_torch_nn():
+    """Compiling takes 10 to 30 seconds, once: two parts for the compiler and a rest, and all that differs in one test."""
+    T = 2 * UNROLL + 3
+    for both, lengths in ((False, None), (True, (T, 3, 1, UNROLL))):
+        inputs, upstream = problem("lstm", both, 2, 4, T=T)
+        got = by_autograd(inputs, upstream, our_module("compile", both, 2, lengths))
+        assert_close(got, by_hand(inputs, upstream, lengths and np.array(lengths)), EXACT)
+        assert_close(got, by_autograd(inputs, upstream, torch_nn("lstm", both, 2, lengths)), EXACT)
+    assert torch_sequence._not_compiling == []

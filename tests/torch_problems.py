@@ -70,7 +70,9 @@ def by_torch(run: Callable[..., tuple], p: Stack, dtype: torch.dtype | None = No
     inputs = map_tree(lambda a: torch.tensor(a, dtype=dtype, device=device).requires_grad_(), (p.x, p.state, p.layers))
     lengths = None if p.lengths is None else torch.tensor(p.lengths, device=device)
     outputs = run(*inputs, lengths)
-    upstream = [torch.tensor(a, dtype=t.dtype, device=device) for a, t in zip(leaves((p.dhs, p.dstate)), leaves(outputs), strict=True)]
+    upstream = [
+        torch.tensor(a, dtype=t.dtype, device=device) for a, t in zip(leaves((p.dhs, p.dstate)), leaves(outputs), strict=True)
+    ]
     torch.autograd.backward(leaves(outputs), upstream)
     return map_tree(to_array, tuple(outputs)), map_tree(lambda t: to_array(t.grad), inputs)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_lib import roofline, torch_sequence
 from course_lib.cells import LSTMParams, LSTMState
@@ -16,7 +17,8 @@ from course_lib.torch_lstm import from_numpy, to_torch_lstm
 
 REFERENCE = "nn.LSTM"
 BACKENDS = ("loop", "fused", "compile", "graph", "cudnn", "triton", "auto", REFERENCE)
-NAMES = ("hs", "h_n", "c_n", "hs in training", "h_n in training", "c_n in training", "dx", "dh_0", "dc_0", "dW_ih", "dW_hh", "db")
+OUTPUTS = ("hs", "h_n", "c_n")
+NAMES = (*OUTPUTS, *(f"{name} in training" for name in OUTPUTS), "dx", "dh_0", "dc_0", "dW_ih", "dW_hh", "db")
 
 
 class Problem(NamedTuple):
@@ -52,6 +54,8 @@ def unavailable(backend: str, given: Problem) -> str | None:
     """Why a backend is not measured on this problem, in one line, or None."""
     if given.device == "cpu":
         reasons = {"graph": "CUDA only", "triton": "on a CPU Triton's interpreter only, for tests; not timed"}
+        if given.precision == "bf16":
+            reasons["compile"] = "not measured: compiling all sizes once more takes minutes, see float32"
         return reasons.get(backend)
     if given.precision == "tf32" and backend in ("loop", "compile"):
         return "not measured: TF32 changes products only, see fused"
@@ -69,7 +73,13 @@ class Subject:
         module.to(given.device, roofline.dtype_of(given.precision))
         self.inputs, self.upstream = given.inputs, given.upstream
         self.parameters = list(module.parameters())  # nn.LSTM has one more: its second bias, with the gradient of the first
-        self.call = cuda_graph(self.inputs, self.parameters) if backend == "graph" else module
+        self.call, self.held = module, None
+        if backend == "graph":
+            torch.cuda.empty_cache()
+            before = torch.cuda.memory_reserved()
+            self.call = cuda_graph(self.inputs, self.parameters)
+            torch.cuda.empty_cache()
+            self.held = torch.cuda.memory_reserved() - before
 
     def outputs(self) -> tuple[torch.Tensor, ...]:
         """hs, h_n, c_n."""
@@ -137,13 +147,35 @@ def worst_error(got: list[np.ndarray], reference: list[np.ndarray], bound: float
     return max(errors)
 
 
+class Operators(TorchDispatchMode):
+    """Within it, collects the names of the operators that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def library(subject: Subject, mode: str) -> str:
+    """What computes a torch.nn.LSTM: cuDNN or oneDNN, a whole sequence at a time, or ATen's own operators step by step."""
+    with Operators() as operators:
+        getattr(subject, mode)()
+    names = " ".join(operators.names)
+    return "cuDNN" if "_cudnn_rnn" in names else "oneDNN" if "mkldnn_rnn" in names else "ATen"
+
+
 def memory_bytes(subject: Subject, mode: str, device: str) -> int | None:
     """Memory of one call, whose inputs and weights are not counted.
 
-    CUDA: the most bytes allocated at any moment beyond those before it. CPU, training: the bytes of all arrays that the forward
-    pass keeps for the backward pass, each once; CPU, forward: None.
+    CUDA: the most bytes allocated at any moment beyond those before it; of a CUDA graph, what it holds all the time. CPU: the
+    bytes of all arrays that the forward pass keeps for the backward pass, each once; None without gradients.
     """
     subject.forget()
+    if subject.held is not None:
+        return subject.held
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
