@@ -5,8 +5,8 @@ the Latin alphabet: otherwise the script would give the answer away. Four are Ge
 to be mistaken for; Polish and Finnish have none here. They are the ones with the most names that differ from the other nine.
 
 Names are in lower case, since CLDR's habit of capitals ("English", "anglais") would tell languages apart without any spelling.
-What stands in brackets is left out. A name that is the same in two of the ten languages ("kiribati") has no single answer and is
-dropped from all of them.
+What stands in brackets is left out. A name that is the same in two of the ten languages ("kiribati") has no single answer and
+is dropped from all of them.
 """
 
 from __future__ import annotations
@@ -198,13 +198,15 @@ def encode(texts: Sequence[str], tokenizer: CharTokenizer) -> tuple[np.ndarray, 
     A token is the tokenizer's id plus 1: 0 is padding, 1 an unknown character, so a model needs tokenizer.size + 1 of them.
 
     Returns:  tokens (T, N) int64, T the longest name; lengths (N,) int64.
-    Raises:   CourseError: no texts, or one that is no text or empty.
+    Raises:   ValueError: no texts, or one that is no text or empty.
     """
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise CourseError("texts: expected a list of names such as ['Norwegen'], got something else; put each name in the list")
+        raise ValueError(
+            f"texts: expected a list of texts such as ['norwegen'], got {texts!r:.40}; put even a single one in a list"
+        )
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     if not len(lengths) or not lengths.all():
-        raise CourseError(f"texts: expected names of at least one character, got {list(texts)[:3]}; take the empty ones out")
+        raise ValueError(f"texts: expected at least one, none of them empty, got {list(texts)[:3]}; take the empty ones out")
     tokens = np.full((lengths.max(), len(texts)), PADDING, dtype=np.int64)
     for n, text in enumerate(texts):
         tokens[: len(text), n] = tokenizer.encode(text) + 1

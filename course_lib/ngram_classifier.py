@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-from course_lib.errors import CourseError
 from course_lib.layers import log_softmax
 from course_lib.optim import adam_, adam_init
 from course_lib.shapes import check_tokens
@@ -39,7 +39,7 @@ class NGramClassifier(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """The grams of N texts behind each other. row: (M,) of each gram. text: (M,) ascending, which text it stands in. size: N."""
+    """The grams of N texts behind each other. row: (M,) of each gram. text: (M,) the place of its text. size: N."""
 
     row: np.ndarray
     text: np.ndarray
@@ -60,7 +60,9 @@ def count(texts: Sequence[str], rows: dict[str, int], order: int) -> Counts:
     """The grams of each text; one that ``rows`` lacks is left out."""
     found = [[rows[gram] for gram in grams(text, order) if gram in rows] for text in texts]
     lengths = [len(row) for row in found]
-    return Counts(np.array(sum(found, []), dtype=np.int64), np.repeat(np.arange(len(texts)), lengths), len(texts))
+    return Counts(
+        np.array(list(chain.from_iterable(found)), dtype=np.int64), np.repeat(np.arange(len(texts)), lengths), len(texts)
+    )
 
 
 def logits(weights: Weights, counts: Counts) -> np.ndarray:
@@ -88,7 +90,7 @@ def logistic(
     """Fit by ``steps`` steps of Adam over all texts at once; the problem is convex, so where it starts does not matter.
 
     Args:     texts: N. labels: (N,) integers in [0, classes). order: the longest gram. l2: λ, the strength of the penalty.
-    Raises:   CourseError: no texts. ValueError: labels that do not fit.
+    Raises:   ValueError: no texts, or labels that do not fit.
     """
     rows, counts, labels = _prepare(texts, labels, classes, order)
     weights = Weights(np.zeros((len(rows), classes)), np.zeros(classes))
@@ -122,7 +124,7 @@ def _prepare(texts: Sequence[str], labels: np.ndarray, classes: int, order: int)
     """The row of each gram, the counts, the labels as an array; all checked."""
     labels = np.asarray(labels)
     if not len(texts):
-        raise CourseError("there are no texts to learn from; give at least one for each class")
+        raise ValueError("texts: expected at least one, got none")
     if labels.shape != (len(texts),):
         raise ValueError(f"labels: expected shape ({len(texts)},), a label for each text, got {labels.shape}")
     check_tokens("labels", labels, classes)

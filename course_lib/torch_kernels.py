@@ -27,8 +27,8 @@ an H100's 132 for 64 streams in bfloat16. With large H each of these few pulls a
 every step. A library can spread the units over all SMs instead, each holding its part of W_hh, at the price of a meeting of all
 SMs in every step; the larger H, the better that bargain, so cuDNN may win there. Speed: not measured yet.
 
-Tensor cores multiply blocks of 16 rows: in 16 bits, in float64, or in TF32, which is float32 with 10 bits after the point. TF32
-is used where torch's own products may use it (torch.set_float32_matmul_precision("high")). Otherwise float32 is multiplied
+Tensor cores multiply blocks of 16 rows: in 16 bits, or in TF32, which is float32 with 10 bits after the point (some do float64
+too). TF32 is used where torch's own products may use it (torch.set_float32_matmul_precision("high")). Otherwise float32 is multiplied
 in full and without tensor cores, and a program has 4 streams: less to do in each step, and more SMs at work.
 
 Reference: Diamos et al. 2016 (recurrent weights kept on chip). Sizes of an SM: NVIDIA, Hopper Tuning Guide.

@@ -993,7 +993,7 @@ TABLE: dict[tuple[str, str], list[tuple[str, str, str]]] = {
         ("dropout lost", "> len(layers), dropout)", "> len(layers), 0.0)"),
         ("the bias twice", "zeros = torch.zeros_like(parts[0].b)", "zeros = parts[0].b"),
         ("the weights of the first part for all", "for w in (*part, zeros)]", "for w in (*(parts[0] if part.W_ih.shape == parts[0].W_ih.shape else part), zeros)]"),
-        ("lengths dropped", "x if lengths is None else pack", "x if True else pack"),
+        ("every stream as long as x", "lengths.clamp(min=1)", "torch.full_like(lengths, len(x))"),
         ("streams without steps refused", "lengths.clamp(min=1)", "lengths"),
         ("h and c of the start swapped", "tuple(state))", "tuple(state)[::-1])"),
         ("streams without steps have outputs", "total_length=len(x))[0] * real", "total_length=len(x))[0]"),
@@ -1012,7 +1012,6 @@ TABLE: dict[tuple[str, str], list[tuple[str, str, str]]] = {
     ("torch_lstm", "LSTM.__init__"): [
         ("sizes not checked", "not isinstance(size, int) or size < 1", "False"),
         ("size 0 passes", "size < 1", "size < 0"),
-        ("fractions pass", "not isinstance(size, int) or ", ""),
         ("any backend passes", "backend not in BACKENDS", "False"),
         ("dropout of everything passes", "0 <= dropout < 1", "0 <= dropout <= 1"),
         ("negative dropout passes", "0 <= dropout < 1", "dropout < 1"),

@@ -17,9 +17,10 @@ RANKS = [
 ]
 RANK = dict(RANKS)
 
-TORCH = {name for name in MODULES if name.startswith("torch_")} - {"torch_book"} | {"classifier"}  # no np modules
+# Modules that are not NumPy's.
+TORCH = {name for name in MODULES if name.startswith(("torch_", "classifier"))} - {"torch_book", "classifier_book"}
 DRAWS = {"plotting", "diagrams"}  # modules that import matplotlib
-EXTRA_TESTS = {"parity", "layering", "lessons", "build", "setup", "laws", "mutants"}  # of no single module
+EXTRA_TESTS = {"parity", "layering", "lessons", "build", "setup", "laws", "mutants", "lstm_speed"}  # of no single module
 NO_BEHAVIOUR = {"errors"}  # modules that hold nothing to test
 
 

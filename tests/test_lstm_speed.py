@@ -68,6 +68,22 @@ def test_all_that_a_cpu_can_run_is_right_and_timed(capsys):
     assert "## GPU\n\nNot measured yet.\n" in out
 
 
+def test_numbers_of_a_row():
+    cells = {name: lstm_speed.cell(None) for name in ("fused", "nn.LSTM")}
+    cells["nn.LSTM"]["seconds"]["training"] = np.array([2.0, 4.0, 9.0])
+    cells["fused"]["seconds"]["training"] = np.array([1.0, 2.0, 3.0])
+    cells["fused"] |= {"error_numpy": 1.23456e-7, "prepare_s": 9.0}
+    row = record.row((4, 5, 6, 7), "bf16", "training", cells, "fused", {"matrix": 1e4, "memory": 1e5})
+    once, again = (roofline.bytes_lstm(4, 5, 6, 7, 2, training=True, on_chip=on_chip) for on_chip in (True, False))
+    assert row == {
+        **{"precision": "bf16", "T": 4, "N": 5, "D": 6, "H": 7, "mode": "training", "backend": "fused", "note": None},
+        **{"error_numpy": 1.235e-7, "prepare_s": 9.0, "ms": 2000.0, "us_per_step": 5e5, "tokens_per_s": 10.0},
+        **{"matrix_share": record.rounded(3 * 2 * 20 * 28 * 13 / 2 / 1e4), "memory_share": record.rounded(once / 2e5)},
+        **{"reread_share": record.rounded(again / 2e5), "rounds": 3, "memory_bytes": None},
+        **{"ratio": 2.0, "ratio_quartiles": [2.0, 2.5]},
+    }
+
+
 def test_a_wrong_backend_gets_no_time(monkeypatch, capsys):
     right = torch_stack.RUNNERS["fused"]
 

@@ -309,7 +309,7 @@ def test_plans_for_hopper(H, dtype, plan):
 
 
 def test_plans_for_less_shared_memory(monkeypatch):
-    """An A100 has 163 KiB: no room for the next step's arrays. Of an RTX 4090's 99 KiB, half as many units take a third."""
+    """An A100's 163 KiB have no room for the next step's arrays; an RTX 4090's 99 KiB are enough for half as many units."""
     for kibibytes, H, variant, stages in [(163, 128, "resident", 1), (99, 128, "streamed", 3), (99, 64, "resident", 2)]:
         device = SimpleNamespace(shared_memory_per_block_optin=kibibytes << 10)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, device=device: device)

@@ -74,7 +74,8 @@ def by_torch(run: Callable[..., tuple], p: Stack, dtype: torch.dtype | None = No
         torch.tensor(a, dtype=t.dtype, device=device) for a, t in zip(leaves((p.dhs, p.dstate)), leaves(outputs), strict=True)
     ]
     torch.autograd.backward(leaves(outputs), upstream)
-    return map_tree(to_array, tuple(outputs)), map_tree(lambda t: to_array(t.grad), inputs)
+    grads = map_tree(lambda t: torch.zeros_like(t) if t.grad is None else t.grad, inputs)
+    return map_tree(to_array, (tuple(outputs), grads))
 
 
 def to_array(tensor: torch.Tensor) -> np.ndarray:
