@@ -28,8 +28,8 @@ every step. A library can spread the units over all SMs instead, each holding it
 SMs in every step; the larger H, the better that bargain, so cuDNN may win there. Speed: not measured yet.
 
 Tensor cores multiply blocks of 16 rows: in 16 bits, or in TF32, which is float32 with 10 bits after the point (some do float64
-too). TF32 is used where torch's own products may use it (torch.set_float32_matmul_precision("high")). Otherwise float32 is multiplied
-in full and without tensor cores, and a program has 4 streams: less to do in each step, and more SMs at work.
+too). TF32 is used where torch's own products may use it (torch.set_float32_matmul_precision("high")). Otherwise float32 is
+multiplied in full and without tensor cores, and a program has 4 streams: less to do in each step, and more SMs at work.
 
 Reference: Diamos et al. 2016 (recurrent weights kept on chip). Sizes of an SM: NVIDIA, Hopper Tuning Guide.
 """

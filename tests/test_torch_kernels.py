@@ -23,9 +23,11 @@ BOUNDS = {torch.float64: 1e-10, torch.float32: 1e-5}
 COARSE = {torch.bfloat16: 6 * 2**-7, torch.float16: 6 * 2**-11}  # six roundings; the interpreter cuts bfloat16's last bits off
 
 every_variant = pytest.mark.parametrize("variant", ["resident", "streamed"])
-every_size = pytest.mark.parametrize("H", [5, 17, 33])  # less than a tile of 16, and a unit more than one and two
+# Less than a tile of 16, and a unit more than one and two.
+every_size = pytest.mark.parametrize(
+    ("H", "dtype"), [(5, torch.float64), (17, torch.float64), (33, torch.float64), (17, torch.float32)], ids=str
+)
 with_and_without_lengths = pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
-every_dtype = pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 gpu = pytest.mark.gpu
 
 
@@ -98,7 +100,6 @@ def by_kernels(p, dtype=torch.float64, plan=None, device="cpu"):
 @every_variant
 @every_size
 @with_and_without_lengths
-@every_dtype
 def test_outputs_and_gradients_equal_numpys(interpreter, variant, H, lengths, dtype):
     p = rounded(problem(H, lengths), dtype)
     assert_close(by_kernels(p, dtype, small_plan(variant, H)), by_numpy(p), BOUNDS[dtype])
@@ -362,7 +363,6 @@ def test_the_reference_of_the_gpus_tests():
 @every_variant
 @every_size
 @with_and_without_lengths
-@every_dtype
 def test_cuda_equals_numpy(cuda, variant, H, lengths, dtype):
     if plan_for(H, dtype, cuda).variant != "resident" == variant:
         pytest.skip("this device has too little shared memory")
