@@ -30,7 +30,7 @@ def check_shapes(**arrays: tuple[np.ndarray, str]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     origin: dict[str, str] = {}
     for name, (array, spec) in arrays.items():
-        axes, shape = _parse(spec), np.shape(array)
+        axes, shape = _parse(spec), tuple(np.shape(array))
         if len(shape) != len(axes):
             raise ShapeError(f"{name}: expected {len(axes)} axes ({', '.join(spec.split())}), got shape {shape}")
         for (factor, letter), size in zip(axes, shape, strict=True):

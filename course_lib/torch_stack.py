@@ -68,9 +68,12 @@ def run_stack(
 
 
 def fastest(x: Tensor, lengths: Tensor | None) -> str:
-    """What "auto" stands for. On every CPU size in docs/measurements/lstm_speed.md torch.nn.LSTM was the fastest; ours has
-    not been measured on a GPU yet, so cuDNN is taken there too. Packed sequences are the exception: see the same page."""
-    return "fused" if lengths is not None and x.device.type == "cpu" else "cudnn"
+    """What "auto" stands for: torch.nn.LSTM, the fastest on a CPU at every size in docs/measurements/lstm_speed.md.
+
+    Except in training with lengths on a CPU, where packing them for it costs more than steps over padding, unless more than half
+    is padding. Ours has not been measured on a GPU yet, so cuDNN is taken there.
+    """
+    return "fused" if lengths is not None and x.device.type == "cpu" and torch.is_grad_enabled() else "cudnn"
 
 
 def check_call(x: Tensor, state: Any, layers: tuple, lengths: Any) -> Tensor | None:

@@ -954,6 +954,7 @@ TABLE: dict[tuple[str, str], list[tuple[str, str, str]]] = {
     ("torch_stack", "fastest"): [
         ("fused without lengths too", "lengths is not None and ", ""),
         ("fused on every device", ' and x.device.type == "cpu"', ""),
+        ("fused without gradients too", " and torch.is_grad_enabled()", ""),
     ],
     ("torch_stack", "check_call"): [
         ("x not checked", 'x=(x, "T N D")', 'x=(x, "T N Q")'),

@@ -719,14 +719,13 @@ def test_what_is_no_lstm_of_keras(keras):
 # On a GPU, against cuDNN
 
 
-gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
-
-
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("backend", BACKENDS)
 @every_form
 def test_on_a_gpu_it_is_cudnn(backend, depth, both, dtype):
-    theirs, ours = (module.to("cuda", dtype) for module in pair(depth, both, backend, dtype=torch.float32))
+    theirs, ours = (module.to("cuda", dtype) for module in pair(depth, both, backend))
     x, state = torch.randn(T, N, D).to("cuda", dtype), tuple(part.to("cuda", dtype) for part in random_state(depth, both))
     packed = pack_padded_sequence(x, torch.tensor([9, 5, 7, 1]), enforce_sorted=False)
     above = [torch.randn(T, N, H * (1 + both)), *random_state(depth, both)]
@@ -751,6 +750,8 @@ def arrays(result):
     return tuple(map(to_array, (output, *state)))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu_autocast_and_devices():
     ours = LSTM(D, H, 2, True).cuda()
     x = torch.randn(T, N, D)
@@ -761,8 +762,3 @@ def test_on_a_gpu_autocast_and_devices():
     with pytest.raises(ValueError, match=r"^x is on cpu and the weights on cuda:0: move one of them, with \.to\(device\)$"):
         ours(x)
     assert_close(to_numpy(ours.cpu()), to_numpy(copy.deepcopy(ours).cuda()), 0)
-
-
-for test in (test_on_a_gpu_it_is_cudnn, test_on_a_gpu_autocast_and_devices):
-    for mark in gpu:
-        mark(test)
