@@ -124,6 +124,33 @@ def test_the_same_seed_the_same_weights(train, held_out, fitted):
     assert [row[:4] for row in histories[0]] == [row[:4] for row in histories[1]]
 
 
+def test_the_seed_also_deals_the_batches(train, held_out):
+    models = [new_model(dropout=0.0) for _ in range(2)]
+    for seed, model in enumerate(models):
+        classifier.fit(model, train, held_out, epochs=1, batch_size=16, lr=2e-2, seed=seed)
+    assert not torch.allclose(*(model.linear.weight for model in models))
+
+
+def test_gradients_are_fresh_and_clipped_and_dropout_is_on(train, held_out, monkeypatch):
+    seen = []
+    model = new_model(dropout=0.0).eval()
+
+    def spy(self):
+        gradients = torch.cat([p.grad.flatten() for group in self.param_groups for p in group["params"]])
+        seen.append((gradients.clone(), model.training))
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)  # so the weights stay
+    whole = {"batch_size": len(train.labels), "seed": 1}
+    classifier.fit(model, train, held_out, epochs=2, **whole)
+    assert torch.allclose(seen[0][0], seen[1][0], atol=1e-6)
+    assert all(training for _, training in seen)
+    small = seen[0][0].norm()
+    assert small < classifier.MAX_NORM
+    monkeypatch.setattr(classifier, "MAX_NORM", float(small) / 3)
+    classifier.fit(model, train, held_out, epochs=1, **whole)
+    assert torch.allclose(seen[2][0], seen[0][0] / 3, atol=1e-6)
+
+
 def test_the_learning_rate_falls_to_zero(train, held_out, monkeypatch):
     rates = []
     step = torch.optim.Adam.step
@@ -146,7 +173,9 @@ def test_the_learning_rate_falls_to_zero(train, held_out, monkeypatch):
 def test_batches_hold_every_text_once(train):
     rng = np.random.default_rng(2)
     first, second = classifier.batches(train, 32, rng), classifier.batches(train, 32, rng)
-    assert [len(b.labels) for b in first] != sorted(len(b.labels) for b in first) or len(first) == 8
+    longest = [int(batch.lengths.max()) for batch in first + second]
+    assert longest[:8] != sorted(longest[:8])
+    assert longest[:8] != longest[8:]
     for found in (first, second):
         assert len(found) == 8
         columns = []

@@ -80,6 +80,22 @@ def test_dropout_acts_in_training_only(model, data):
     assert not torch.allclose(*draws)
 
 
+def test_dropout_between_all_layers(model):
+    """In training, two fifths of what enters the first LSTM, each further layer and the linear layer are zeros."""
+    rng = torch.Generator().manual_seed(0)
+    tokens, zeros = torch.randint(1, V, (T, 300), generator=rng), []
+    parts = getattr(model.lstm, "parts", [])
+    for module in (model.lstm, *parts[1:], model.linear):
+        module.register_forward_pre_hook(lambda _, arguments: zeros.append((arguments[0] == 0).double().mean().item()))
+    model.train()(tokens, torch.full((300,), T))
+    assert len(zeros) == 2 + max(0, len(parts) - 1)
+    assert zeros == pytest.approx([0.4] * len(zeros), abs=0.06)
+    if not parts and model.lstm.num_layers > 1:
+        assert model.lstm.dropout == 0.4
+    assert model.config == {"vocab_size": V, "embedding_size": E, "classes": C, "dropout": 0.4,
+                            "hidden_sizes": model.config["hidden_sizes"]}  # fmt: skip
+
+
 @pytest.mark.parametrize("backend", ["loop", "fused", "cudnn"])
 def test_every_backend(backend, data):
     outputs = []

@@ -145,6 +145,19 @@ def test_no_group_is_on_two_sides(tables, names):
             assert sides == {0}
 
 
+def test_large_groups_train(tables, names, monkeypatch):
+    monkeypatch.setattr(languages, "LARGE_GROUP", 3)
+    found, sizes = languages.load_names(), {c: len(group) for group in components(tables) for c in group}
+    for before, after in zip(parts(names)[1:], parts(found)[1:], strict=True):
+        assert set(after.concepts) == {concept for concept in before.concepts if sizes[concept] <= 3} != set(before.concepts)
+
+
+def test_short_names_are_left_out(monkeypatch):
+    before = languages.names_in("fi")
+    monkeypatch.setattr(languages, "SHORTEST_NAME", 8)
+    assert languages.names_in("fi") == {c: name for c, name in before.items() if sum(ch.isalpha() for ch in name) >= 8}
+
+
 def test_relatives_known_by_name(tables):
     first = languages.groups(tables)
     assert len({first["territories", code] for code in ("GN", "GQ", "GW")}) == 1  # three Guineas

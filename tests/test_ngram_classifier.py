@@ -84,6 +84,7 @@ def test_a_stronger_penalty_makes_smaller_weights():
 def test_naive_bayes_counts():
     model = ng.naive_bayes(TEXTS, LABELS, 4, order=2, smoothing=0.7)  # class 3 never occurs
     counts = [sum((slow_grams(t, 2) for t, y in zip(TEXTS, LABELS, strict=True) if y == c), Counter()) for c in range(4)]
+    assert np.exp(model.weights.b).sum() == pytest.approx(1)
     for text in [*TEXTS, "nab"]:
         joint = []
         for c in range(4):
