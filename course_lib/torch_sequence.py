@@ -7,7 +7,7 @@ of by autograd's record of 12 operations a step. ``run_compiled`` lets torch.com
 A runner takes x (T, N, D), an LSTMState, LSTMParams with tensors as leaves, and lengths (N,) or None; it returns hs (T, N, H)
 and the final state, differentiable in all of them. ``lengths`` marks padding on the right as in ``sequence``: a padded step
 changes no state, output (0) or gradient. In 16-bit types the products and gates are rounded to 16 bits, but the cell state, a
-sum over time, is kept in float32 from the first step to the last.
+sum over time, is kept in float32 from the first step to the last of a call.
 """
 
 from __future__ import annotations

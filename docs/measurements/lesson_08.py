@@ -1,4 +1,4 @@
-"""The runs behind lesson 08: baselines, three seeds, other settings, less data, other splits; about a quarter of an hour on two cores.
+"""The runs behind lesson 08: baselines, three seeds, other settings, less data, other splits; a quarter of an hour, two cores.
 
 .venv/bin/python docs/measurements/lesson_08.py > docs/measurements/lesson_08.md
 """
