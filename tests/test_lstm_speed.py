@@ -143,6 +143,7 @@ def test_a_failure_stays_in_its_cell(monkeypatch, error, note, when):
     assert rows["fp32", "training", "fused"]["ratio"] > 0
 
 
+@pytest.mark.filterwarnings("default")  # as in a run of the script
 def test_a_backend_that_hands_over_to_another_is_not_timed_under_its_name(monkeypatch):
     monkeypatch.setattr(subjects, "unavailable", lambda backend, given: None)
     monkeypatch.setattr(lstm_speed, "unavailable", lambda backend, given: None)
