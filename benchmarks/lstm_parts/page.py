@@ -20,6 +20,7 @@ backends are called in turn, round after round; ms is the median.
 * **times nn.LSTM**: time of `torch.nn.LSTM` / time of the backend, the median of the ratios within a round, with the quartiles
   in brackets. Above 1 the backend is faster.
 * **matrix**: operations of the matrix products a second, as a share of what a large product of the same precision reaches here.
+  Above 100 %: the machine was busy with something else while the ceiling was measured; then trust the ratios, not the shares.
 * **memory**: the fewest bytes that must be moved a second, as a share of what this machine moves; in brackets as if W_hh were
   read from main memory again at each step. Above 100 % in brackets: W_hh stays in a cache.
 * Operations and bytes are counted by `flop_lstm` and `bytes_lstm` in `course_lib/roofline.py`, where they are derived.
