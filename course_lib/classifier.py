@@ -17,8 +17,8 @@ from torch import nn
 
 from course_lib.classifier_model import Examples, SequenceClassifier, check_examples, load, save
 from course_lib.languages import Part, encode
+from course_lib.metrics import confusion
 from course_lib.optim import warmup_cosine
-from course_lib.shapes import ShapeError, check_tokens
 from course_lib.text import CharTokenizer
 
 __all__ = [
@@ -157,19 +157,6 @@ def accuracy_by_prefix(model: SequenceClassifier, data: Examples, seen: Sequence
         guesses = model.linear(model.states(data.tokens, data.lengths)).argmax(2)  # (T, N)
     at = torch.arange(len(data.labels), device=guesses.device)
     return np.array([(guesses[data.lengths.clamp(max=k) - 1, at] == data.labels).double().mean().item() for k in seen])
-
-
-def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """How often each class was taken for each: counts (C, C), the row is the true class, the column the predicted one.
-
-    Args:     labels, predicted: (N,) integers in [0, C). classes: C.
-    """
-    labels, predicted = np.asarray(labels), np.asarray(predicted)
-    if labels.shape != predicted.shape or labels.ndim != 1:
-        raise ShapeError(f"predicted: expected shape {labels.shape} as labels, one axis, got {predicted.shape}")
-    check_tokens("labels", labels, classes)
-    check_tokens("predicted", predicted, classes)
-    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from course_lib.exercise_book import Exercise, slips
+from course_lib.metrics import confusion
 from course_lib.rnn_book import draw, sizes
 from course_lib.tensor_call import as_tensor, differentiated, with_torch
 
@@ -24,17 +25,6 @@ def last_real_step(hs: Tensor, lengths: Tensor) -> Tensor:
     import torch
 
     return hs[lengths - 1, torch.arange(len(lengths))]
-
-
-def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """How often each class was taken for each.
-
-    Args:     labels, predicted: (N,) integers in [0, classes).
-    Returns:  (classes, classes) counts: the row is the true class, the column the predicted one.
-    """
-    counts = np.zeros((classes, classes), int)
-    np.add.at(counts, (labels, predicted), 1)
-    return counts
 
 
 def _outputs_and_lengths(rng: np.random.Generator) -> tuple:

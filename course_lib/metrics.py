@@ -1,10 +1,14 @@
-"""Nats, bits per character, perplexity: one quantity in three units, always weighted by tokens."""
+"""Nats, bits per character, perplexity: one quantity in three units, always weighted by tokens; and counts of confusions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
+
+import numpy as np
+
+from course_lib.shapes import ShapeError, check_tokens
 
 
 class Score(NamedTuple):
@@ -44,3 +48,20 @@ def pooled(parts: Iterable[tuple[float, int]]) -> Score:
     """
     parts = list(parts)
     return score(sum(nats * tokens for nats, tokens in parts), sum(tokens for _, tokens in parts))
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """How often each class was taken for each other.
+
+    Args:     labels, predicted: (N,) integers in [0, classes).
+    Returns:  (classes, classes) counts: the row is the true class, the column the predicted one.
+    Raises:   ShapeError, ValueError: naming the argument.
+    """
+    labels, predicted = np.asarray(labels), np.asarray(predicted)
+    if labels.shape != predicted.shape or labels.ndim != 1:
+        raise ShapeError(f"predicted: expected shape {labels.shape} as labels, one axis, got {predicted.shape}")
+    check_tokens("labels", labels, classes)
+    check_tokens("predicted", predicted, classes)
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (labels, predicted), 1)
+    return counts

@@ -2,7 +2,7 @@
 
 ``run_loop`` is the definition: ``lstm_step`` again and again, and autograd finds the gradients. ``run_fused`` is lesson 05 in
 torch: the input product of all steps before the loop, one recurrent product a step, and the gradients by the derivation instead
-of by autograd's record of 12 operations a step. ``run_compiled`` lets torch.compile join the operations of several steps.
+of by autograd's record of every operation. ``run_compiled`` lets torch.compile join the operations of several steps.
 
 A runner takes x (T, N, D), an LSTMState, LSTMParams with tensors as leaves, and lengths (N,) or None; it returns hs (T, N, H)
 and the final state, differentiable in all of them. ``lengths`` marks padding on the right as in ``sequence``: a padded step
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from course_lib.cells import LSTMParams, LSTMState
 
-UNROLL = 8  # steps that run_compiled hands to the compiler at once: more take longer to compile than they save
+UNROLL = 8  # steps that run_compiled hands to the compiler at once: compiling takes the longer, the more there are
 
 
 def lstm_step(x: Tensor, prev: LSTMState, params: LSTMParams) -> LSTMState:

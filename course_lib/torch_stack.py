@@ -68,10 +68,10 @@ def run_stack(
 
 
 def fastest(x: Tensor, lengths: Tensor | None) -> str:
-    """What "auto" stands for: torch.nn.LSTM, the fastest on a CPU at every size in docs/measurements/lstm_speed.md.
+    """What "auto" stands for: torch.nn.LSTM, the fastest on a CPU at every size timed in docs/measurements/lstm_speed.md.
 
-    Except in training with lengths on a CPU, where packing for it costs more than steps over padding, unless more than half is
-    padding. Ours has not been measured on a GPU yet, so cuDNN is taken there.
+    Except in training with lengths on a CPU: packing for it costs time as well, and the two are about equal where a third or a
+    half is padding, "fused" ahead where less is. Ours has not been measured on a GPU yet, so cuDNN is taken there.
     """
     return "fused" if lengths is not None and x.device.type == "cpu" and torch.is_grad_enabled() else "cudnn"
 
