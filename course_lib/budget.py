@@ -33,6 +33,14 @@ class Config:
     device: str = "auto"  # auto: a GPU if there is one
     precision: str = "fp32"
     accumulate: int = 1  # parts that the streams of a batch are taken in, one after the other, to save memory
+    task: str = "language"  # or translate: the fields below are of this task
+    target: str | None = None  # the file of translations, beside a file of sentences in data
+    reverse: bool = False  # translate the other way
+    attention: str = "additive"
+    units: str | None = None  # characters or words; None: by the data
+    min_count: int | None = None  # a rarer unit is unknown; None: 2 for words, 1 for characters
+    teacher_forcing: float = 1.0
+    smoothing: float = 0.0  # of the labels
 
     def __post_init__(self) -> None:
         for name, good, expected in (
@@ -53,6 +61,15 @@ class Config:
             ("precision", self.precision in ("fp32", "bf16"), "fp32 or bf16"),
             ("precision", self.precision == "fp32" or self.engine == "torch", "fp32 with --engine numpy"),
             ("accumulate", 1 <= self.accumulate <= self.batch_size, "1 to --batch-size"),
+            ("task", self.task in ("language", "translate"), "language or translate"),
+            ("engine", self.task == "language" or self.engine == "torch", "torch with --task translate"),
+            ("target", self.target is None or self.task == "translate", "nothing without --task translate"),
+            ("attention", self.attention in ("none", "additive", "multiplicative"), "none, additive or multiplicative"),
+            ("units", self.units in (None, "characters", "words"), "characters or words"),
+            ("hidden", self.task == "language" or self.hidden % 2 == 0, "an even number with --task translate"),
+            ("min_count", self.min_count is None or self.min_count >= 1, "at least 1"),
+            ("teacher_forcing", 0 <= self.teacher_forcing <= 1, "a number in [0, 1]"),
+            ("smoothing", 0 <= self.smoothing < 1, "a number in [0, 1)"),
             ("accumulate", self.accumulate == 1 or self.engine == "torch", "1 with --engine numpy"),
         ):
             if not good:
@@ -81,10 +98,11 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
-    batch: int = 0  # in the current pass over the text
+    batch: int = 0  # in the current pass over the data
     smooth: float = math.nan  # running mean of the training nats
     best: float = math.inf  # lowest validation nats
     evaluated: int = 0  # evaluations done
+    passes: int = 0  # over the data, finished
 
     def fraction(self, config: Config) -> float:
         """The part of the budget that is used, in [0, 1]."""

@@ -1,26 +1,22 @@
-"""Save and load a trained model: one safetensors file with its configuration and its record, written whole or not at all.
-
-The header of the file carries, as JSON, the format's version, the configuration that rebuilds the model and the record of how
-it was trained; beside it, the SHA-256 of this JSON and the weights. Loading never unpickles, and refuses what it did not write.
-"""
+"""Save and load a trained language model: an ``archive`` whose header rebuilds the model and records how it was trained."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from course_lib import archive
+from course_lib.archive import write_atomically
 from course_lib.errors import CourseError
 from course_lib.language_model import LanguageModelParams, init
 from course_lib.text import CharTokenizer
 from course_lib.trees import map_tree, named_leaves
 
-FORMAT, VERSION = "course_lib language model", 1
+FORMAT = archive.LANGUAGE_MODEL
 SHIPPED = Path(__file__).parent.parent / "datasets" / "checkpoints"
 LARGEST_SHIPPED = 8_000_000  # bytes
 
@@ -68,31 +64,8 @@ def to_bytes(
     params: LanguageModelParams, tokenizer: CharTokenizer, config: dict, record: dict, extra: dict[str, np.ndarray]
 ) -> bytes:
     """The content of a checkpoint's file; see ``Checkpoint``."""
-    from safetensors.numpy import save
-
-    arrays = {name: np.ascontiguousarray(array) for name, array in named_leaves(params, "model")}
-    arrays |= {f"extra.{name}": np.ascontiguousarray(array) for name, array in extra.items()}
-    header = {"format": FORMAT, "version": VERSION, "config": config, "tokenizer": tokenizer.to_config(), "record": record}
-    text = json.dumps(header)
-    return save(arrays, {"course_lib": text, "sha256": digest(text, arrays)})
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name beside its place, flush it to the disk, then rename it into place."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise CourseError(f"cannot write {path}: {error.strerror}; free some space or choose another place") from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    arrays = dict(named_leaves(params, "model")) | {f"extra.{name}": array for name, array in extra.items()}
+    return archive.to_bytes(FORMAT, {"config": config, "tokenizer": tokenizer.to_config(), "record": record}, arrays)
 
 
 def load(source: str | Path) -> Checkpoint:
@@ -100,24 +73,8 @@ def load(source: str | Path) -> Checkpoint:
 
     Raises:   CourseError: no such checkpoint; truncated, altered, foreign, or of another version.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = locate(source)
-    broken = f"{path} is not a whole checkpoint of this course"
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            text = metadata.get("course_lib")
-            arrays = {name: file.get_tensor(name) for name in file.keys()} if text else {}
-        header = json.loads(text) if text else {}
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError) as error:
-        raise CourseError(f"{broken} ({type(error).__name__}); it may be truncated: copy or train it again") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise CourseError(f"{broken}: it was written by something else; train one with `course train`")
-    if header.get("version") != VERSION:
-        raise CourseError(f"{path} has version {header.get('version')}, this course_lib reads {VERSION}; train it again")
-    if metadata.get("sha256") != digest(text, arrays):
-        raise CourseError(f"{broken}: it does not match its checksum; copy or train it again")
+    header, arrays = archive.read(path, FORMAT)
     try:
         config, record = dict(header["config"]), dict(header["record"])
         tokenizer = CharTokenizer.from_config(header["tokenizer"])
@@ -125,7 +82,7 @@ def load(source: str | Path) -> Checkpoint:
         if tokenizer.size != len(params.embedding):
             raise ValueError(f"{tokenizer.size} characters for {len(params.embedding)} embeddings")
     except (KeyError, TypeError, ValueError, CourseError) as error:
-        raise CourseError(f"{broken}: {error}; train it again") from error
+        raise CourseError(f"{path} is not a whole checkpoint of this course: {error}; train it again") from error
     extra = {name.removeprefix("extra."): array for name, array in arrays.items() if name.startswith("extra.")}
     return Checkpoint(params, tokenizer, config, record, extra)
 
@@ -140,19 +97,9 @@ def locate(source: str | Path) -> Path:
     raise CourseError(f"no checkpoint {str(source)!r}: give {', '.join([*shipped(), 'a checkpoint file or a run folder'])}")
 
 
-def shipped() -> list[str]:
-    """Names of the models that come with the course."""
-    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
-
-
-def digest(text: str, arrays: dict[str, np.ndarray]) -> str:
-    """SHA-256 over the header's text, then names, dtypes, shapes and bytes of the arrays in the order of their names."""
-    total = hashlib.sha256(text.encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        total.update(array.data if array.size else b"")
-    return total.hexdigest()
+def shipped(kind: str = FORMAT) -> list[str]:
+    """Names of the models of this kind that come with the course; those too damaged to tell their kind are among them."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors") if archive.kind_of(path) in (kind, None))
 
 
 def _rebuild(config: dict, arrays: dict[str, np.ndarray]) -> Any:

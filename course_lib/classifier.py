@@ -20,6 +20,7 @@ from course_lib.languages import Part, encode
 from course_lib.metrics import confusion
 from course_lib.optim import warmup_cosine
 from course_lib.text import CharTokenizer
+from course_lib.torch_tokens import similar_lengths
 
 __all__ = [
     "Epoch", "Examples", "SequenceClassifier", "accuracy_by_prefix", "batches", "confusion", "evaluate", "examples", "fit",
@@ -27,7 +28,6 @@ __all__ = [
 ]  # fmt: skip
 
 MAX_NORM = 1.0  # of the gradient
-CHUNK = 20  # batches among which texts are sorted by length, so that a batch has little padding
 
 
 class Epoch(NamedTuple):
@@ -107,14 +107,7 @@ def fit(
 
 def batches(data: Examples, batch_size: int, rng: np.random.Generator) -> list[Examples]:
     """The examples in batches, in random order; texts of one batch are of similar length, and it is as long as its longest."""
-    order = rng.permutation(len(data.labels))
-    lengths = data.lengths.cpu().numpy()
-    found = []
-    for start in range(0, len(order), CHUNK * batch_size):
-        chunk = order[start : start + CHUNK * batch_size]
-        chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
-        found += [chunk[k : k + batch_size] for k in range(0, len(chunk), batch_size)]
-    return [_select(data, found[k]) for k in rng.permutation(len(found))]
+    return [_select(data, places) for places in similar_lengths(data.lengths.cpu().numpy(), batch_size, rng)]
 
 
 def log_probs(model: SequenceClassifier, data: Examples, batch_size: int = 512) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,13 +10,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from course_lib.checkpoint import write_atomically
+from course_lib import archive
 from course_lib.errors import CourseError
 from course_lib.shapes import ShapeError, check_tokens
 from course_lib.text import CharTokenizer
 from course_lib.torch_lstm import LSTM
+from course_lib.torch_sequence import to_arrays
+from course_lib.torch_tokens import check_encoded
 
-FORMAT = "course_lib sequence classifier"
+FORMAT = archive.CLASSIFIER
 
 
 class Examples(NamedTuple):
@@ -77,7 +78,7 @@ class SequenceClassifier(nn.Module):
 
         The LSTM need not know the lengths: padding stands behind each text, and a state looks back only.
         """
-        _check_encoded(tokens, lengths, len(self.embedding.weight))
+        check_encoded(tokens, lengths, len(self.embedding.weight))
         return self.lstm(self.dropout(self.embedding(tokens)))[0]
 
 
@@ -101,13 +102,10 @@ def save(path: str | Path, model: SequenceClassifier, tokenizer: CharTokenizer, 
 
     Raises:   CourseError: the file cannot be written; whatever stood there stays. ValueError: not a name for each class.
     """
-    from safetensors.torch import save as to_bytes
-
     if len(names) != model.config["classes"]:
         raise ValueError(f"names: expected {model.config['classes']}, one for each class, got {len(names)}")
-    header = {"format": FORMAT, "config": model.config, "tokenizer": tokenizer.to_config(), "names": list(names)}
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(Path(path), to_bytes(weights, {"course_lib": json.dumps(header)}))
+    header = {"config": model.config, "tokenizer": tokenizer.to_config(), "names": list(names)}
+    archive.write(Path(path), FORMAT, header, to_arrays(dict(model.named_parameters())))
 
 
 def load(path: str | Path) -> tuple[SequenceClassifier, CharTokenizer, tuple[str, ...]]:
@@ -115,20 +113,14 @@ def load(path: str | Path) -> tuple[SequenceClassifier, CharTokenizer, tuple[str
 
     Raises:   CourseError: no such file, or not a whole classifier of this course.
     """
-    from safetensors import SafetensorError, safe_open
-
+    if not Path(path).exists():
+        raise CourseError(f"no file {str(path)!r}; save a classifier there first")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["course_lib"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}
-        if header["format"] != FORMAT:
-            raise ValueError("another format")
+        header, arrays = archive.read(Path(path), FORMAT)
         model = SequenceClassifier(**header["config"])
-        model.load_state_dict(weights)
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
         return model.eval(), CharTokenizer.from_config(header["tokenizer"]), tuple(header["names"])
-    except FileNotFoundError:
-        raise CourseError(f"no file {str(path)!r}; save a classifier there first") from None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, CourseError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, CourseError) as error:
         what = str(error).partition("\n")[0]
         raise CourseError(f"{path} is not a whole classifier of this course ({what:.80}); save it again") from error
 
@@ -139,36 +131,8 @@ def check_examples(name: str, data: Examples, model: SequenceClassifier, device:
         raise ValueError(f"{name}: expected Examples(tokens, lengths, labels), got {type(data).__name__} of something else; "
                          "make them with classifier.examples(part, tokenizer)")  # fmt: skip
     data = Examples(*(torch.as_tensor(part) for part in data))
-    _check_encoded(data.tokens, data.lengths, model.config["vocab_size"])
+    check_encoded(data.tokens, data.lengths, model.config["vocab_size"])
     if data.labels.shape != data.lengths.shape:
         raise ShapeError(f"labels: expected shape {tuple(data.lengths.shape)}, one a text, got {tuple(data.labels.shape)}")
     check_tokens("labels", data.labels.cpu().numpy(), model.config["classes"])
     return Examples(*(part.to(device=device, dtype=torch.int64) for part in data))
-
-
-def _check_encoded(tokens: Tensor, lengths: Tensor, vocab_size: int) -> None:
-    """Hold tokens and lengths to their shapes, types and ranges."""
-    for name, tensor, axes in (("tokens", tokens, "(T, N)"), ("lengths", lengths, "(N,)")):
-        if not isinstance(tensor, Tensor):
-            raise ValueError(
-                f"{name}: expected integers {axes}, got {type(tensor).__name__}; encode the texts first, or predict()"
-            )
-        if tensor.dim() != axes.count(",") + (name == "tokens"):
-            raise ShapeError(f"{name}: expected {axes}, got shape {tuple(tensor.shape)}")
-        if tensor.is_floating_point() or tensor.dtype == torch.bool:
-            raise ValueError(f"{name}: expected integers {axes}, got {tensor.dtype}")
-    T, N = tokens.shape
-    if not T or not N:
-        raise ValueError(f"tokens: expected at least one text of one character, got shape {(T, N)}")
-    if lengths.shape != (N,):
-        raise ShapeError(f"lengths: axis N should be {N} (N = {N} from tokens), got shape {tuple(lengths.shape)}")
-    if lengths.min() < 1 or lengths.max() > T:
-        worst = lengths.min() if lengths.min() < 1 else lengths.max()
-        raise ValueError(
-            f"lengths: expected integers in [1, {T}], T = {T} from tokens, got {worst.item()}; leave empty texts out"
-        )
-    if tokens.min() < 0 or tokens.max() >= vocab_size:
-        worst = tokens.min() if tokens.min() < 0 else tokens.max()
-        raise ValueError(
-            f"tokens: expected integers in [0, {vocab_size}), got {worst.item()}; encode with training's tokenizer"
-        )

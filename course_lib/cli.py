@@ -1,4 +1,4 @@
-"""The ``course`` command: doctor, data, train, eval, generate. Each imports what it needs, so ``--help`` is instant.
+"""The ``course`` command: doctor, data, train, eval, generate, translate. Each imports what it needs: ``--help`` is instant.
 
 A mistake of the user's ends in one line on standard error, ``error: what, and what to do``, and exit status 2.
 """
@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from course_lib.cli_models import DataOption, evaluate_checkpoint, generate, options, translate
 from course_lib.errors import CourseError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 data_app = typer.Typer(rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
-DataOption = Annotated[str | None, typer.Option(help="A registered name (see `course data list`) or a UTF-8 text file.")]
+
+
+TRANSLATING = ("target", "reverse", "attention", "units", "min_count", "teacher_forcing", "smoothing")
 
 
 def main() -> None:
@@ -65,19 +66,9 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
-@contextmanager
-def _options() -> Iterator[None]:
-    """Turn the library's ``top_p: expected ...`` into ``error: --top-p: expected ...``."""
-    try:
-        yield
-    except ValueError as error:
-        name, _, rest = str(error).partition(":")
-        raise CourseError(f"--{name.replace('_', '-')}:{rest}") from error
-
-
 @app.callback(invoke_without_command=True)
 def root(context: typer.Context) -> None:
-    """From RNN to LSTM: check the set-up, fetch data, train, evaluate and generate."""
+    """From RNN to LSTM: check the set-up, fetch data, train, evaluate, generate and translate."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -152,18 +143,42 @@ def train(
     accumulate: Annotated[
         int | None, typer.Option(min=1, help="Parts of a batch, to save memory (torch). [default: 1]")
     ] = None,
+    task: Annotated[
+        Literal["language", "translate"] | None, typer.Option(help="Continue texts, or translate pairs. [default: language]")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="translate: the file of targets, line by line beside --data.")] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="translate: from the second language to the first.")] = False,
+    attention: Annotated[
+        Literal["none", "additive", "multiplicative"] | None, typer.Option(help="translate: the score. [default: additive]")
+    ] = None,
+    units: Annotated[
+        Literal["characters", "words"] | None, typer.Option(help="translate: a token. [default: words; dates: characters]")
+    ] = None,
+    min_count: Annotated[
+        int | None, typer.Option(min=1, help="translate: a rarer token is unknown. [default: 2; characters: 1]")
+    ] = None,
+    teacher_forcing: Annotated[
+        float | None, typer.Option(help="translate: how often the true token is fed, in [0, 1]. [default: 1]")
+    ] = None,
+    smoothing: Annotated[float | None, typer.Option(help="translate: of the labels, in [0, 1). [default: 0]")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder. [default: runs/DATA-CELL-HIDDEN]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, stopped or killed.")] = False,
 ) -> None:
-    """Train a character language model, in pure NumPy or in PyTorch; the best weights end in OUT/best.safetensors."""
+    """Train a language model, in pure NumPy or in PyTorch, or a translator; the best weights end in OUT/best.safetensors.
+
+    A translator learns from --data dates, summaries, multi30k, tatoeba_fra, tatoeba_cmn, a file of "source TAB target" lines,
+    or two files, --data and --target.
+    """
     import shlex
 
     from course_lib.progress import ProgressBar
     from course_lib.training import Config, Trainer
 
-    given = {name: value for name, value in locals().items() if name in Config.__dataclass_fields__ and value is not None}
-    with _options():
-        config = Config(**({"data": ""} | given))
+    fields = Config.__dataclass_fields__
+    given = {name: value for name, value in locals().items() if name in fields and value is not None and value is not False}
+    _of_one_task(given)
+    with options():
+        config = Config(**({"data": "", "engine": "torch" if task == "translate" else "numpy"} | given))
     command = shlex.join(["course", *sys.argv[1:]])
     if resume:
         if out is None or set(given) - {"minutes"}:
@@ -172,9 +187,10 @@ def train(
     else:
         if data is None:
             raise CourseError("--data is missing: a registered name (`course data list`) or a text file")
-        out = out or Path("runs") / f"{Path(config.data).stem}-{config.cell}-{config.hidden}"
+        kind = config.cell if config.task == "language" else f"translate-{config.attention}"
+        out = out or Path("runs") / f"{Path(config.data).stem}-{kind}-{config.hidden}"
         trainer = Trainer(config, out, command)
-    sizes = f"{len(trainer.train):,} characters to train on, {len(trainer.validation):,} held out, V = {trainer.tokenizer.size}"
+    sizes = trainer.task.sizes
     print(sizes if trainer.config.engine == "numpy" else f"{sizes}; {trainer.engine.name}")
     try:
         with ProgressBar(trainer.config, trainer.progress) as bar:
@@ -182,79 +198,21 @@ def train(
     except KeyboardInterrupt:
         resume_with = shlex.join(["course", "train", "--out", str(out), "--resume"])
         raise CourseError(f"interrupted; all is saved: go on with `{resume_with}`") from None
-    print(f"best held-out {best:.3f} nats per character; weights in {out}/best.safetensors")
-    print(f'write with them: course generate "The quick brown fox" --checkpoint {shlex.quote(str(out))}')
+    translates = trainer.config.task == "translate"
+    print(f"best held-out {best:.3f} nats per {'token' if translates else 'character'}; weights in {out}/best.safetensors")
+    use = 'course translate "a sentence"' if translates else 'course generate "The quick brown fox"'
+    print(f"{'translate' if translates else 'write'} with them: {use} --checkpoint {shlex.quote(str(out))}")
 
 
-@app.command("eval")
-def evaluate_checkpoint(
-    source: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A shipped name, a file or a run folder.")],
-    data: DataOption = None,
-    split: Annotated[Literal["validation", "train", "all"], typer.Option(help="The part of the data.")] = "validation",
-) -> None:
-    """Score a model on a text, teacher-forced with carried state; prints JSON. Default data: what it was trained on."""
-    import json
-
-    from course_lib import checkpoint
-    from course_lib.datasets import load_corpus
-    from course_lib.language_model import evaluate
-    from course_lib.metrics import score
-    from course_lib.text import UNKNOWN_ID
-
-    model = checkpoint.load(source)
-    name = data or model.record.get("data")
-    if not isinstance(name, str):
-        raise CourseError(f"{source} does not say what it was trained on; give --data")
-    corpus = load_corpus(name)
-    text = {"validation": corpus.validation, "train": corpus.train, "all": corpus.train + corpus.validation}[split]
-    tokens = model.tokenizer.encode(text)
-    if len(tokens) < 2:
-        raise CourseError(f"the {split} part of {name} has {len(tokens)} characters, and 2 are needed; use a longer text")
-    about = {"unknown": int((tokens == UNKNOWN_ID).sum()), "data": name, "split": split, "data_sha256": corpus.sha256}
-    print(json.dumps(score(*evaluate(model.params, tokens))._asdict() | about))
+def _of_one_task(given: dict) -> None:
+    """Refuse options of the other task: they would do nothing, silently."""
+    translates = given.get("task") == "translate"
+    wrong = {"cell", "window"} if translates else set(TRANSLATING)
+    for name in sorted(wrong & given.keys()):
+        advice = "leave it out" if translates else "add --task translate, or leave it out"
+        raise CourseError(f"--{name.replace('_', '-')} does nothing with --task {given.get('task', 'language')}; {advice}")
 
 
-@app.command()
-def generate(
-    prompt: Annotated[str, typer.Argument(help='The beginning, such as "The quick brown fox".')],
-    source: Annotated[str, typer.Option("--checkpoint", help="A shipped name, a file or a run folder.")] = "shakespeare",
-    length: Annotated[int, typer.Option(min=1, help="Characters to write.")] = 300,
-    temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 wilder.")] = 0.8,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Only the K most probable characters.")] = None,
-    top_p: Annotated[float, typer.Option(help="Only the most probable characters that make up P, in (0, 1].")] = 1.0,
-    min_p: Annotated[float, typer.Option(help="Only characters at least P times as probable as the best, in [0, 1].")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: characters written before become less likely.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same text. [default: a new one each time]")] = None,
-) -> None:
-    """Continue a text, character by character."""
-    from itertools import islice
-
-    import numpy as np
-
-    from course_lib import checkpoint, decoding
-    from course_lib.language_model import forward, initial_state, make_step
-    from course_lib.text import UNKNOWN_ID
-
-    with _options():
-        filters = [decoding.forbid([UNKNOWN_ID])]
-        if repetition_penalty != 1:
-            filters.append(decoding.repetition_penalty(repetition_penalty))
-        filters += [decoding.temperature(temperature)] + ([decoding.top_k(top_k)] if top_k else [])
-        filters += [decoding.top_p(top_p), decoding.min_p(min_p)]
-    model = checkpoint.load(source)
-    tokens = model.tokenizer.encode(prompt)
-    known = tokens[tokens != UNKNOWN_ID]
-    if not known.size:
-        raise CourseError("the prompt has no character that the model knows; begin with at least one letter")
-    if unknown := model.tokenizer.unknown(prompt):
-        shown = [*map(repr, unknown[:10]), *([f"and {len(unknown) - 10} more"] if len(unknown) > 10 else [])]
-        print(f"note: {source} has never seen {' '.join(shown)}; skipped", file=sys.stderr)
-    state = initial_state(model.params, 1)
-    if known.size > 1:
-        _, state, _ = forward(model.params, known[:-1, None], state)
-    rng = np.random.default_rng(seed)
-    written = decoding.stream(make_step(model.params), state, known[-1:], lambda lp: decoding.draw(lp, rng), filters)
-    print(prompt, end="", flush=True)
-    for token in islice(written, length):
-        print(model.tokenizer.decode(token), end="", flush=True)
-    print()
+app.command("eval")(evaluate_checkpoint)
+app.command()(generate)
+app.command()(translate)

@@ -14,7 +14,7 @@ from course_lib.errors import CourseError
 
 SHORTEST_TEXT = 100  # characters
 
-__all__ = ["Corpus", "batches", "fetch", "load_corpus", "load_text", "lookup", "registry", "status"]
+__all__ = ["Corpus", "batches", "decode_text", "fetch", "load_corpus", "load_text", "lookup", "read_text", "registry", "status"]
 
 
 class Corpus(NamedTuple):
@@ -36,11 +36,13 @@ def load_text(name_or_path: str | Path) -> str:
     """
     entry = registry().get(name_or_path) if isinstance(name_or_path, str) else None
     if entry is None:
-        return _read_text(name_or_path)
+        return read_text(name_or_path)
+    if entry.kind not in ("embedded", "lines", "text"):
+        raise CourseError(f"{entry.name} is of kind {entry.kind!r} and has no single text; choose a text or lines data set")
     if entry.kind == "embedded":
         corpus = load_corpus(entry.name)
         return corpus.train + corpus.validation
-    return _read_text(fetch(entry.name))
+    return read_text(fetch(entry.name))
 
 
 def load_corpus(name_or_path: str | Path, validation: float = 0.1) -> Corpus:
@@ -66,11 +68,9 @@ def load_corpus(name_or_path: str | Path, validation: float = 0.1) -> Corpus:
         lines = sorted(set(filter(None, map(str.strip, text.splitlines()))), key=_digest)
         n = int((1 - validation) * len(lines))
         train, held_out = ("".join(line + "\n" for line in part) for part in (lines[:n], lines[n:]))
-    elif kind == "text":
+    else:
         n = int((1 - validation) * len(text))
         train, held_out = text[:n], text[n:]
-    else:
-        raise CourseError(f"{name_or_path} is of kind {kind!r} and has no single text; choose a text or lines data set")
     return _corpus(str(name_or_path), train, held_out)
 
 
@@ -102,15 +102,11 @@ def batches(tokens: np.ndarray, batch_size: int, steps: int) -> Iterator[tuple[n
     return ((np.ascontiguousarray(inputs[s]), np.ascontiguousarray(targets[s])) for s in slices)
 
 
-def _corpus(name: str, train: str, validation: str) -> Corpus:
-    return Corpus(name, train, validation, _digest(f"{train}\0{validation}"))
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file, without a byte order mark and with newlines only.
 
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read_text(path: str | Path) -> str:
+    Raises:   CourseError: the reasons of ``load_text``.
+    """
     shown = repr(str(path))
     try:
         if Path(path).is_dir():
@@ -120,6 +116,11 @@ def _read_text(path: str | Path) -> str:
         raise CourseError(f"no data set or file {shown}; {suggestion(str(path), registry())}") from None
     except OSError as error:
         raise CourseError(f"cannot read {shown}: {error.strerror}; check its permissions") from None
+    return decode_text(raw, shown)
+
+
+def decode_text(raw: bytes, shown: str) -> str:
+    """As ``read_text``, from the bytes of a file. shown: the file's name in errors."""
     if not raw:
         raise CourseError(f"{shown} is empty; choose a file with text")
     if b"\0" in raw:
@@ -134,3 +135,11 @@ def _read_text(path: str | Path) -> str:
     if text.count(text[0]) == len(text):
         raise CourseError(f"{shown} is {text[0]!r} repeated; there is nothing to learn from one character")
     return text
+
+
+def _corpus(name: str, train: str, validation: str) -> Corpus:
+    return Corpus(name, train, validation, _digest(f"{train}\0{validation}"))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,44 +1,136 @@
-"""Turn a step function into text: greedy decoding, sampling, and the filters that shape the distribution.
+"""Turn a step function into tokens: greedy decoding, sampling and beam search.
 
     step(token (N,), state) -> (log_probs (N, V), state)
 
-Nothing here knows a model. A state is any nesting of tuples of arrays with the stream on axis 0; it is passed on, never
-looked into. A filter maps log-probabilities (N, V) to log-probabilities that again sum to 1; filters are applied in the order
-given. The usual order is repetition_penalty, temperature, top_k, top_p, min_p: penalise, sharpen, then cut.
+Nothing here knows a model: a language model and the decoder of a Seq2Seq speak the same ``step``. A state is any nesting of
+tuples of arrays with the stream on axis 0. ``stream``, ``greedy`` and ``sample`` pass it on and never look into it;
+``beam_search``, whose beams are the streams of one call, picks rows on axis 0. The filters of ``filters`` are names here too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from course_lib.filters import Filter, forbid, min_p, repetition_penalty, require, temperature, top_k, top_p
+from course_lib.trees import map_tree
+
+__all__ = [
+    "Filter",
+    "Hypothesis",
+    "Step",
+    "as_numpy",
+    "beam_search",
+    "draw",
+    "forbid",
+    "greedy",
+    "min_p",
+    "repetition_penalty",
+    "sample",
+    "stream",
+    "temperature",
+    "top_k",
+    "top_p",
+]
+
 Step = Callable[[np.ndarray, Any], tuple[Any, Any]]
-Filter = Callable[..., np.ndarray]
 
 
-def greedy(step: Step, state: Any, first: np.ndarray, length: int) -> np.ndarray:
+def greedy(step: Step, state: Any, first: np.ndarray, length: int, end: int | None = None) -> np.ndarray:
     """Always take the most probable token (of equals, the one with the smallest number).
 
     Args:     step, state: see the module. first: (N,) tokens to start from. length: at least 1.
-    Returns:  tokens (length, N), without ``first``.
+              end: the token that ends a stream; behind it a stream's tokens are ``end``. None: streams have no end.
+    Returns:  tokens (length, N), without ``first``; fewer rows if every stream has ended by then.
     Raises:   ValueError: length below 1.
     """
-    return _take(stream(step, state, first, lambda log_probs: log_probs.argmax(axis=1)), length)
+    return _take(stream(step, state, first, lambda log_probs: log_probs.argmax(axis=1)), length, end)
 
 
 def sample(
-    step: Step, state: Any, first: np.ndarray, length: int, rng: np.random.Generator, filters: Sequence[Filter] = ()
+    step: Step,
+    state: Any,
+    first: np.ndarray,
+    length: int,
+    rng: np.random.Generator,
+    filters: Sequence[Filter] = (),
+    end: int | None = None,
 ) -> np.ndarray:
     """Draw each token from the model's distribution after the filters; same rng state, same tokens.
 
     Args:     step, state: see the module. first: (N,) tokens to start from. length: at least 1. filters: in order.
-    Returns:  tokens (length, N), without ``first``.
+              end: the token that ends a stream; behind it a stream's tokens are ``end``. None: streams have no end.
+    Returns:  tokens (length, N), without ``first``; fewer rows if every stream has ended by then.
     Raises:   ValueError: length below 1.
     """
-    return _take(stream(step, state, first, lambda log_probs: draw(log_probs, rng), filters), length)
+    return _take(stream(step, state, first, lambda log_probs: draw(log_probs, rng), filters), length, end)
+
+
+class Hypothesis(NamedTuple):
+    """What beam search found: the tokens without ``first``, and how probable they are."""
+
+    tokens: np.ndarray  # (T,) integers, the end token included if it came
+    log_prob: float  # nats: the sum over the tokens
+    score: float  # log_prob / T**length_penalty
+    ended: bool  # by the end token, not for want of length
+
+
+def beam_search(
+    step: Step,
+    state: Any,
+    first: int | np.ndarray,
+    length: int,
+    width: int,
+    end: int | None = None,
+    length_penalty: float = 0.0,
+    n_best: int | None = None,
+) -> list[Hypothesis]:
+    """Follow the ``width`` most probable beginnings at once; ``width`` 1 is greedy decoding.
+
+    At each step every live beam is continued by every token, and the ``width`` most probable of all these continuations stay
+    (of equals, that of the earlier beam, then of the smaller token). One that ends takes up its place and is set aside. The
+    search is over at ``length`` tokens, or as soon as nothing that lives can still come among the ``n_best``: log_prob only
+    falls, so a beam's score will be at most log_prob / length**length_penalty.
+
+    Args:     step: see the module; it is called with a row for each live beam. state: of one stream, with one row on axis 0.
+              first: one token to start from. length: at least 1. width: at least 1. end: the token that ends a hypothesis.
+              length_penalty: 0 ranks by probability, which favours the short; 1 by the mean log-probability of a token.
+              n_best: how many to return, 1 to width (the default).
+    Returns:  at most n_best hypotheses, all different, the best score first (of equals, the one found earlier).
+    Raises:   ValueError: naming the argument; for log_probs that are not logarithms of a distribution in each row.
+    Reference: Graves 2012; score, Wu et al. 2016 without their constant.
+    """
+    n_best = width if n_best is None else n_best
+    token = np.atleast_1d(np.asarray(first))
+    require(length >= 1, "length", "at least 1", length)
+    require(width >= 1, "width", "at least 1", width)
+    require(1 <= n_best <= width, "n_best", f"1 to {width}, the width", n_best)
+    require(token.shape == (1,), "first", "one token", first)
+    require(0 <= length_penalty < float("inf"), "length_penalty", "a number of at least 0", length_penalty)
+
+    def hypotheses(tokens: np.ndarray, totals: np.ndarray, ended: bool) -> list[Hypothesis]:
+        scores = totals / tokens.shape[1] ** length_penalty
+        return [Hypothesis(row, float(a), float(b), ended) for row, a, b in zip(tokens, totals, scores, strict=True)]
+
+    tokens, totals = np.empty((1, 0), int), np.zeros(1)  # the live beams: (K, t), and their nats (K,)
+    finished: list[Hypothesis] = []
+    for _ in range(length):
+        log_probs, state = step(token, state)
+        grown = totals[:, None] + _distributions(log_probs, len(token))
+        chosen = _largest(grown.ravel(), width)
+        beam, token = np.divmod(chosen[grown.flat[chosen] > -np.inf], grown.shape[1])
+        tokens, totals = np.column_stack([tokens[beam], token]), grown[beam, token]
+        ends = np.full(len(token), False) if end is None else token == end
+        finished = _best(finished + hypotheses(tokens[ends], totals[ends], True), n_best)
+        beam, token, tokens, totals = beam[~ends], token[~ends], tokens[~ends], totals[~ends]
+        bound = totals.max(initial=-np.inf) / length**length_penalty
+        if not len(token) or (len(finished) == n_best and finished[-1].score >= bound):
+            break
+        state = _rows(state, beam)
+    return _best(finished + hypotheses(tokens, totals, False), n_best)
 
 
 def stream(
@@ -72,124 +164,43 @@ def draw(log_probs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (cumulative <= points).sum(axis=1)
 
 
-def temperature(t: float) -> Filter:
-    """p ∝ p^(1/t): below 1 sharpens, above 1 flattens, 1 changes nothing.
-
-    Raises:   ValueError: t not positive (for t → 0, use greedy).
-    """
-    _require(0 < t < float("inf"), "temperature", "a positive number (greedy is its limit at 0)", t)
-
-    def sharpen(log_probs: np.ndarray) -> np.ndarray:
-        below_best = log_probs - log_probs.max(axis=1, keepdims=True)  # before dividing: the best stays finite at any t
-        with np.errstate(over="ignore"):
-            return _normalised((below_best / np.float64(t)).astype(log_probs.dtype))
-
-    return sharpen
-
-
-def top_k(k: int) -> Filter:
-    """Keep the k most probable tokens; of equals at the edge, those with the smallest numbers.
-
-    Raises:   ValueError: k below 1.
-    """
-    _require(k >= 1 and k % 1 == 0, "top_k", "a whole number of at least 1", k)
-
-    def keep(log_probs: np.ndarray) -> np.ndarray:
-        if k >= log_probs.shape[1]:
-            return log_probs
-        best = np.argsort(-log_probs, axis=1, kind="stable")[:, : int(k)]
-        kept = np.full_like(log_probs, -np.inf)
-        np.put_along_axis(kept, best, np.take_along_axis(log_probs, best, axis=1), axis=1)
-        return _normalised(kept)
-
-    return keep
-
-
-def top_p(p: float) -> Filter:
-    """Keep the smallest set of most probable tokens whose probabilities sum to at least p (nucleus); never none.
-
-    Raises:   ValueError: p outside (0, 1].
-    Reference: Holtzman et al. 2020.
-    """
-    _require(0 < p <= 1, "top_p", "a number in (0, 1]", p)
-
-    def keep(log_probs: np.ndarray) -> np.ndarray:
-        if p == 1:
-            return log_probs
-        order = np.argsort(-log_probs, axis=1, kind="stable")
-        ordered = np.take_along_axis(log_probs, order, axis=1)
-        before = np.exp(ordered, dtype=np.float64).cumsum(axis=1) - np.exp(ordered, dtype=np.float64)
-        kept = np.empty_like(log_probs)
-        np.put_along_axis(kept, order, np.where(before < p, ordered, -np.inf), axis=1)
-        return _normalised(kept)
-
-    return keep
-
-
-def min_p(p: float) -> Filter:
-    """Keep the tokens at least p times as probable as the most probable one: strict when the model is sure, lax when not.
-
-    Raises:   ValueError: p outside [0, 1].
-    Reference: Nguyen et al. 2024.
-    """
-    _require(0 <= p <= 1, "min_p", "a number in [0, 1]", p)
-    threshold = np.log(p) if p > 0 else -np.inf
-
-    def keep(log_probs: np.ndarray) -> np.ndarray:
-        best = log_probs.max(axis=1, keepdims=True)
-        return _normalised(np.where(log_probs >= best + threshold, log_probs, -np.inf))
-
-    return keep
-
-
-def repetition_penalty(r: float) -> Filter:
-    """Multiply the log-probability of every token seen so far in its stream by r: 1 changes nothing, above 1 discourages.
-
-    Raises:   ValueError: r below 1.
-    Reference: Keskar et al. 2019, applied to log-probabilities, which are never positive.
-    """
-    _require(1 <= r < float("inf"), "repetition_penalty", "a number of at least 1", r)
-
-    def penalise(log_probs: np.ndarray, history: np.ndarray) -> np.ndarray:
-        seen = np.zeros(log_probs.shape, bool)
-        seen[np.arange(log_probs.shape[0]), history] = True  # history: (tokens so far, N)
-        return _normalised(np.where(seen, log_probs * r, log_probs))
-
-    penalise.needs_history = True
-    return penalise
-
-
-def forbid(tokens: Sequence[int]) -> Filter:
-    """Give the listed tokens probability 0: the unknown token, padding, whatever must not be written.
-
-    Raises:   ValueError: when used, if no other token is possible (forbid first, cut afterwards).
-    """
-
-    def keep(log_probs: np.ndarray) -> np.ndarray:
-        kept = log_probs.copy()
-        kept[:, list(tokens)] = -np.inf
-        _require((kept.max(axis=1) > -np.inf).all(), "forbid", "some other token that is possible", list(tokens))
-        return _normalised(kept)
-
-    return keep
-
-
 def as_numpy(array: Any) -> np.ndarray:
     """NumPy's view of an array or of a torch tensor on any device."""
     return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
 
 
-def _normalised(log_probs: np.ndarray) -> np.ndarray:
-    """Shift each row so that its probabilities sum to 1; -inf stays -inf."""
-    best = log_probs.max(axis=1, keepdims=True)
-    return log_probs - best - np.log(np.exp(log_probs - best).sum(axis=1, keepdims=True))
+def _distributions(log_probs: Any, rows: int) -> np.ndarray:
+    """Log-probabilities (rows, V) in float64, checked."""
+    log_probs = as_numpy(log_probs).astype(np.float64)
+    require(log_probs.ndim == 2 and len(log_probs) == rows, "log_probs", f"({rows}, V), a row for each beam", log_probs.shape)
+    best = log_probs.max(axis=1)  # NaN if there is one; a little above 0 by rounding only
+    possible = (best > -np.inf) & (best < 1e-6)
+    require(possible.all(), "log_probs", "logarithms of a distribution in each row", f"rows whose largest are {best}")
+    return log_probs
 
 
-def _take(tokens: Iterator[np.ndarray], length: int) -> np.ndarray:
-    _require(length >= 1, "length", "at least 1", length)
-    return np.array(list(islice(tokens, length)))
+def _rows(state: Any, rows: np.ndarray) -> Any:
+    """The chosen rows of every leaf: a list picks them from NumPy's arrays and from torch's tensors on any device."""
+    return map_tree(lambda leaf: leaf[rows.tolist()], state)
 
 
-def _require(condition: bool, name: str, expected: str, got: object) -> None:
-    if not condition:
-        raise ValueError(f"{name}: expected {expected}, got {got}")
+def _largest(numbers: np.ndarray, count: int) -> np.ndarray:
+    """Where the ``count`` largest are, the largest first; of equals, those that come first. Sorts no more than it must."""
+    count = min(count, len(numbers))
+    candidates = np.flatnonzero(numbers >= np.partition(numbers, -count)[-count])
+    return candidates[np.argsort(-numbers[candidates], kind="stable")[:count]]
+
+
+def _best(hypotheses: list[Hypothesis], count: int) -> list[Hypothesis]:
+    return sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)[:count]
+
+
+def _take(tokens: Iterator[np.ndarray], length: int, end: int | None) -> np.ndarray:
+    """The first ``length`` tokens of a stream, or until every stream has ended."""
+    require(length >= 1, "length", "at least 1", length)
+    taken: list[np.ndarray] = []
+    for token in islice(tokens, length):
+        taken.append(token if end is None or not taken else np.where(taken[-1] == end, end, token))
+        if end is not None and (taken[-1] == end).all():
+            break
+    return np.array(taken)

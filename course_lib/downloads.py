@@ -33,7 +33,7 @@ class RemoteFile(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A registered data set. kind: "text" (prose), "lines" (one item a line) or "embedded" (comes with Python)."""
+    """A registered data set. kind: "text" (prose), "lines" (one item a line), "pairs" or "embedded" (comes with Python)."""
 
     name: str
     kind: str

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from course_lib.attention_book import ATTENTION_EXERCISES
+from course_lib.beam_book import BEAM_EXERCISES
 from course_lib.classifier_book import CLASSIFIER_EXERCISES
 from course_lib.conversion_book import CONVERSION_EXERCISES
 from course_lib.diagnosis import MisfitError, Verdict, made_the_same, verdicts
@@ -29,6 +31,7 @@ from course_lib.window_book import WINDOW_EXERCISES
 
 EXERCISES = LANGUAGE_EXERCISES | RNN_EXERCISES | JACOBIAN_EXERCISES | LSTM_EXERCISES | VARIANT_EXERCISES
 EXERCISES |= TORCH_EXERCISES | WINDOW_EXERCISES | CONVERSION_EXERCISES | CLASSIFIER_EXERCISES
+EXERCISES |= BEAM_EXERCISES | ATTENTION_EXERCISES
 SECONDS = 9.0  # for all trials together; with the grace for stopping, 10 s
 FAILURES_LOOKED_AT = 10  # a hint must fit so many wrong results; the first may fit it by accident
 

@@ -1,9 +1,12 @@
-"""Nats, bits per character, perplexity: one quantity in three units, always weighted by tokens; and counts of confusions."""
+"""Nats, bits per character, perplexity: one quantity in three units, always weighted by tokens; counts of confusions; and texts
+against their references: BLEU, token F1, exact match.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -65,3 +68,68 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (labels, predicted), 1)
     return counts
+
+
+class Bleu(NamedTuple):
+    """How many n-grams of the hypotheses occur in the references, in percent: 100 is a copy.
+
+    score = brevity_penalty * exp(mean of log precision_n, n = 1 to 4). precisions: in percent. signature: what sacrebleu
+    counted and how; two scores are comparable if their signatures are the same.
+    """
+
+    score: float
+    brevity_penalty: float
+    precisions: tuple[float, float, float, float]
+    signature: str
+
+
+def bleu(hypotheses: Sequence[str], references: Sequence[str], lowercase: bool = False) -> Bleu:
+    """Corpus BLEU by sacrebleu, one reference each, its tokenizer "13a": give texts as people write them, not tokens.
+
+    Counts are summed over all sentences before they are divided: the mean of the sentences' scores is a different number.
+
+    Args:     lowercase: whether capitals count as small letters, in both.
+    Raises:   ValueError: unequal numbers of sentences, or none.
+    Reference: Papineni et al. 2002; Post 2018.
+    """
+    _check_texts("hypotheses", hypotheses, references)
+    from sacrebleu.metrics import BLEU
+
+    measure = BLEU(lowercase=lowercase, tokenize="13a")
+    result = measure.corpus_score(list(hypotheses), [list(references)])
+    return Bleu(result.score, result.bp, tuple(result.precisions), str(measure.get_signature()))
+
+
+def token_f1(predictions: Sequence[str], references: Sequence[str]) -> float:
+    """The mean over all texts of 2 m / (p + r): m tokens in common (as multisets), p predicted, r in the reference; in [0, 1].
+
+    Tokens are what spaces separate; their order does not count. Two empty texts agree (1).
+
+    Raises:   ValueError: unequal numbers of texts, or none.
+    """
+    _check_texts("predictions", predictions, references)
+    total = 0.0
+    for prediction, reference in zip(predictions, references, strict=True):
+        p, r = Counter(prediction.split()), Counter(reference.split())
+        tokens = p.total() + r.total()
+        total += 2 * (p & r).total() / tokens if tokens else 1.0
+    return total / len(references)
+
+
+def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
+    """The share of texts predicted to the letter, in [0, 1].
+
+    Raises:   ValueError: unequal numbers of texts, or none.
+    """
+    _check_texts("predictions", predictions, references)
+    return sum(p == r for p, r in zip(predictions, references, strict=True)) / len(references)
+
+
+def _check_texts(name: str, texts: Sequence[str], references: Sequence[str]) -> None:
+    for argument, value in ((name, texts), ("references", references)):
+        if isinstance(value, str):
+            raise ValueError(f"{argument}: expected a list of texts, got one text; put it in a list")
+    if len(texts) != len(references):
+        raise ValueError(f"{name}: expected {len(references)} texts, one for each reference, got {len(texts)}")
+    if not len(texts):
+        raise ValueError(f"{name}: expected at least one text, got none")

@@ -35,7 +35,7 @@ class Vocabulary:
     tokens: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        problem = _problem(self.tokens)
+        problem = token_problem(self.tokens)
         if problem:
             raise ValueError(f"tokens: expected distinct non-empty strings, {problem}")
 
@@ -62,7 +62,7 @@ class CharTokenizer:
     characters: str
 
     def __post_init__(self) -> None:
-        problem = _problem(self.characters)
+        problem = token_problem(self.characters)
         if problem:
             raise ValueError(f"characters: expected distinct characters, {problem}")
 
@@ -101,7 +101,7 @@ class CharTokenizer:
 
         Raises:   ValueError: ids are not integers, not one row, or outside [0, V).
         """
-        ids = _check_ids(ids, self.size)
+        ids = check_ids(ids, self.size)
         codes = np.array([ord(c) for c in UNKNOWN_SHOWN + self.characters], dtype="<u4")
         return codes[ids].tobytes().decode("utf-32-le")
 
@@ -119,10 +119,10 @@ class CharTokenizer:
 
         Raises:   CourseError: the description is damaged or of something else.
         """
-        characters = _config_tokens(config, "char", "characters")
+        characters = config_tokens(config, "char", "characters")
         for character in characters:
             if len(character) != 1:
-                raise CourseError(_damaged(f"{character!r:.40} is not one character"))
+                raise CourseError(damaged(f"{character!r:.40} is not one character"))
         return cls("".join(characters))
 
     @cached_property
@@ -142,7 +142,7 @@ class WordTokenizer:
     SPECIAL = (PAD, BOS, EOS, UNKNOWN)  # no annotation: one for the class, not a field
 
     def __post_init__(self) -> None:
-        problem = _problem((*self.SPECIAL, *self.words))
+        problem = token_problem((*self.SPECIAL, *self.words))
         if problem:
             raise ValueError(f"words: expected distinct non-empty strings, none of them special, {problem}")
 
@@ -185,17 +185,14 @@ class WordTokenizer:
 
         Raises:   ValueError: ids are not integers, not one row, or outside [0, V).
         """
-        pieces: list[str] = []
-        glue = True
-        for i in _check_ids(ids, self.size).tolist():
+        words: list[str] = []
+        for i in check_ids(ids, self.size).tolist():
             word = self.vocabulary.tokens[i]
             if word == EOS:
                 break
-            if word in (PAD, BOS):
-                continue
-            pieces.append(word if glue or word in _NO_SPACE_BEFORE else " " + word)
-            glue = word in _NO_SPACE_AFTER
-        return "".join(pieces)
+            if word not in (PAD, BOS):
+                words.append(word)
+        return join_words(words)
 
     def unknown(self, text: str) -> list[str]:
         """The distinct words of the text that the vocabulary lacks, sorted."""
@@ -211,18 +208,28 @@ class WordTokenizer:
 
         Raises:   CourseError: the description is damaged or of something else.
         """
-        words = _config_tokens(config, "word", "words")
+        words = config_tokens(config, "word", "words")
         lowercase = config.get("lowercase")
         if not isinstance(lowercase, bool):
-            raise CourseError(_damaged(f"lowercase should be true or false, got {lowercase!r:.40}"))
+            raise CourseError(damaged(f"lowercase should be true or false, got {lowercase!r:.40}"))
         if set(words) & set(cls.SPECIAL):
-            raise CourseError(_damaged("a word is spelled like a special token"))
+            raise CourseError(damaged("a word is spelled like a special token"))
         return cls(tuple(words), lowercase)
 
 
 def split_words(text: str, lowercase: bool = False) -> list[str]:
     """Words (``don't`` is one) and punctuation marks, in order."""
     return _WORD.findall(text.lower() if lowercase else text)
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Words and punctuation marks with spaces as English sets them: the way back from ``split_words``, as far as it goes."""
+    pieces: list[str] = []
+    glue = True
+    for word in words:
+        pieces.append(word if glue or word in _NO_SPACE_BEFORE else " " + word)
+        glue = word in _NO_SPACE_AFTER
+    return "".join(pieces)
 
 
 def _code_points(text: str, start: int = 0) -> np.ndarray:
@@ -234,7 +241,8 @@ def _code_points(text: str, start: int = 0) -> np.ndarray:
         raise CourseError(f"the text holds half a character (U+{code:04X} at position {place:,}); remove it") from None
 
 
-def _check_ids(ids: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
+def check_ids(ids: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
+    """The ids as an array, (T,). Raises ValueError unless they are one row of integers in [0, size)."""
     array = np.asarray(ids)
     if array.size == 0 and array.ndim == 1:
         return np.zeros(0, dtype=np.int64)
@@ -246,7 +254,7 @@ def _check_ids(ids: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
     return array
 
 
-def _problem(tokens: Iterable[object]) -> str | None:
+def token_problem(tokens: Iterable[object]) -> str | None:
     """What is wrong with a list of tokens, if anything."""
     seen = set()
     for token in tokens:
@@ -260,18 +268,19 @@ def _problem(tokens: Iterable[object]) -> str | None:
     return None
 
 
-def _config_tokens(config: object, kind: str, field: str) -> list[str]:
+def config_tokens(config: object, kind: str, field: str) -> list[str]:
     """The list of tokens of a tokenizer's description, checked: it may come from a foreign file."""
     if not isinstance(config, dict) or config.get("kind") != kind:
-        raise CourseError(_damaged(f"expected one of kind {kind!r}"))
+        raise CourseError(damaged(f"expected one of kind {kind!r}"))
     tokens = config.get(field)
     if not isinstance(tokens, list) or not tokens:
-        raise CourseError(_damaged(f"{field} should be a list that is not empty"))
-    problem = _problem(tokens)
+        raise CourseError(damaged(f"{field} should be a list that is not empty"))
+    problem = token_problem(tokens)
     if problem:
-        raise CourseError(_damaged(f"{field}: {problem}"))
+        raise CourseError(damaged(f"{field}: {problem}"))
     return tokens
 
 
-def _damaged(what: str) -> str:
+def damaged(what: str) -> str:
+    """What to say of a tokenizer's description that ``from_config`` cannot use."""
     return f"the tokenizer's description is damaged: {what}; get the file again"

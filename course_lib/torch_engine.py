@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +14,8 @@ from course_lib import checkpoint
 from course_lib.budget import Config
 from course_lib.engines import dump_trees
 from course_lib.errors import CourseError
-from course_lib.language_model import LanguageModelParams
-from course_lib.torch_model import LanguageModel, evaluate, to_arrays
+from course_lib.torch_model import LanguageModel, evaluate
+from course_lib.torch_sequence import to_arrays
 from course_lib.trees import leaves, map_tree
 
 
@@ -26,33 +28,31 @@ class TorchEngine:
     Raises:   CourseError: no such device.
     """
 
-    def __init__(self, config: Config, params: LanguageModelParams):
+    def __init__(self, config: Config, params: Any):
         self.config, self.device = config, find_device(config.device)
         self.name = f"torch {torch.__version__} on {_called(self.device)}, {config.precision}"
         torch.manual_seed(config.seed)
-        try:
-            self.model = LanguageModel.from_numpy(params, config.dropout).to(self.device).train()
-        except torch.OutOfMemoryError as error:
-            raise self._no_memory() from error
+        self.model = self._in_memory(lambda: self._build(params).to(self.device).train())
         self.weights = leaves(self.model.params())
         self.adam = torch.optim.Adam(self.weights, eps=1e-8, foreach=True)
         self.reset_state()
 
+    def _build(self, params: Any) -> nn.Module:
+        """The model with these weights; its ``params()`` are a tree of its parameters."""
+        return LanguageModel.from_numpy(params, self.config.dropout)
+
     @property
-    def params(self) -> LanguageModelParams:
+    def params(self) -> Any:
         """The weights, as arrays of their own."""
-        return self.model.to_numpy()
+        return to_arrays(self.model.params())
 
     def reset_state(self) -> None:
         """Forget the streams: the next window starts a text."""
         self.state = self.model.initial_state(self.config.batch_size)
 
-    def step(self, tokens: np.ndarray, targets: np.ndarray, lr: float) -> tuple[float, float]:
+    def step(self, tokens: Any, targets: Any, lr: float) -> tuple[float, float]:
         """Learn from one window; see engines.Engine."""
-        try:
-            loss, state = self._backward(tokens, targets)
-        except torch.OutOfMemoryError as error:
-            raise self._no_memory() from error
+        loss, state = self._in_memory(lambda: self._backward(tokens, targets))
         norm = nn.utils.clip_grad_norm_(self.weights, self.config.clip, foreach=True).item()
         if math.isfinite(loss + norm):
             for group in self.adam.param_groups:
@@ -78,10 +78,7 @@ class TorchEngine:
 
     def evaluate(self, tokens: np.ndarray) -> tuple[float, int]:
         """Total nats of a text, in float32, and the number of tokens predicted."""
-        try:
-            return evaluate(self.model, tokens)
-        except torch.OutOfMemoryError as error:
-            raise self._no_memory() from error
+        return self._in_memory(lambda: evaluate(self.model, tokens))
 
     def dump(self) -> dict[str, np.ndarray]:
         """See engines.Engine; the random state is bytes."""
@@ -110,11 +107,17 @@ class TorchEngine:
         if self.device.type == "cuda" and "random.cuda" in arrays:
             torch.cuda.set_rng_state(torch.from_numpy(arrays["random.cuda"].copy()), self.device)
 
-    def _no_memory(self) -> CourseError:
+    def _in_memory(self, work: Callable[[], Any]) -> Any:
+        """What the work returns; too little memory on the device becomes a line with advice."""
+        try:
+            return work()
+        except torch.OutOfMemoryError as error:
+            advice = "raise --accumulate, or choose a smaller --batch-size, --window or --hidden"
+            raise CourseError(f"{_called(self.device)} has not enough memory for {self._sizes()}; {advice}") from error
+
+    def _sizes(self) -> str:
         c = self.config
-        sizes = f"batch_size {c.batch_size}, window {c.window}, hidden {c.hidden}"
-        advice = "raise --accumulate, or choose a smaller --batch-size, --window or --hidden"
-        return CourseError(f"{_called(self.device)} has not enough memory for {sizes}; {advice}")
+        return f"batch_size {c.batch_size}, window {c.window}, hidden {c.hidden}"
 
 
 def find_device(name: str) -> torch.device:
@@ -141,7 +144,7 @@ def _called(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def _like(tree: tuple, tensors: list) -> tuple:
+def _like(tree: Any, tensors: list) -> Any:
     """The tensors in the form of the tree."""
     rest = iter(tensors)
     return map_tree(lambda _: next(rest), tree)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from course_lib.cells import GRUParams, LSTMParams, LSTMState, RNNParams
 from course_lib.language_model import LanguageModelParams, windows
 from course_lib.torch_lstm import LSTM
-from course_lib.torch_sequence import wide
-from course_lib.trees import leaves, map_tree
+from course_lib.torch_sequence import to_arrays, wide
+from course_lib.trees import leaves
 
 CELLS = {"rnn": nn.RNN, "lstm": LSTM, "gru": nn.GRU}
 KINDS = {RNNParams: "rnn", LSTMParams: "lstm", GRUParams: "gru"}
@@ -132,8 +132,3 @@ def evaluate(model: LanguageModel, tokens: np.ndarray, streams: int = 8, steps: 
         total -= log_probs.double()[real].sum().item()
     model.train(training)
     return total, len(tokens) - 1
-
-
-def to_arrays(tree: Any) -> Any:
-    """A tree of tensors as a tree of arrays in memory of their own; 16-bit floats become float32."""
-    return map_tree(lambda t: wide(t.detach()).cpu().numpy().copy(), tree)

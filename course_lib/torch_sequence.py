@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import functools
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from course_lib.cells import LSTMParams, LSTMState
+from course_lib.trees import map_tree
 
 UNROLL = 8  # steps that run_compiled hands to the compiler at once: compiling takes the longer, the more there are
 
@@ -222,3 +224,8 @@ def real_steps(lengths: Tensor, T: int) -> Tensor:
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in float32 at least: 16-bit numbers are widened."""
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def to_arrays(tree: Any) -> Any:
+    """A tree of tensors as a tree of arrays in memory of their own; 16-bit floats become float32."""
+    return map_tree(lambda t: wide(t.detach()).cpu().numpy().copy(), tree)

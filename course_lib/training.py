@@ -1,4 +1,4 @@
-"""Train a language model within a budget of minutes or steps, in a folder that survives being killed.
+"""Train a model within a budget of minutes or steps, in a folder that survives being killed.
 
 A run folder holds ``last.safetensors`` (all that is needed to go on: what was asked, weights, optimiser, position in the text,
 random state; there from the first moment on), ``history.jsonl`` (one JSON object a line) and ``best.safetensors`` (the weights
@@ -21,14 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from course_lib import checkpoint
+from course_lib import tasks
+from course_lib.archive import write_atomically
 from course_lib.budget import Config, Progress
-from course_lib.datasets import Corpus, batches, load_corpus
-from course_lib.engines import Engine, NumpyEngine
 from course_lib.errors import CourseError
-from course_lib.language_model import LanguageModelParams, init
 from course_lib.optim import warmup_cosine
-from course_lib.text import CharTokenizer
 from course_lib.trees import leaves
 
 SAVE_EVERY = 20.0  # seconds between checkpoints
@@ -37,22 +34,12 @@ SAVE_EVERY = 20.0  # seconds between checkpoints
 class Trainer:
     """One run: ``Trainer(config, folder)`` starts it, ``Trainer.resume(folder)`` picks it up, ``run()`` carries it out."""
 
-    def __init__(self, config: Config, folder: Path, command: str = "", saved: checkpoint.Checkpoint | None = None):
+    def __init__(self, config: Config, folder: Path, command: str = "", saved: Any = None):
         self.config, self.folder, self.command = config, folder, command
-        self.corpus: Corpus = load_corpus(config.data)
-        self.tokenizer = saved.tokenizer if saved else CharTokenizer.from_text(self.corpus.train)
-        self.train, self.validation = (self.tokenizer.encode(t) for t in (self.corpus.train, self.corpus.validation))
-        self.model = {
-            "vocab_size": self.tokenizer.size,
-            "embedding_size": config.embedding,
-            "hidden_size": config.hidden,
-            "num_layers": config.layers,
-            "cell": config.cell,
-        }
+        self.task = tasks.start(config, saved)
         self.rng = np.random.default_rng(config.seed)
-        self.engine = self._start_engine(saved.params if saved else init(**self.model, seed=config.seed))
+        self.engine = self.task.engine(self.rng)
         self.progress = Progress()
-        next(batches(self.train, config.batch_size, config.window))  # too little text: say so before anything is written
         if saved:
             self._restore(saved)
         else:
@@ -60,7 +47,7 @@ class Trainer:
         self.save()
 
     @property
-    def params(self) -> LanguageModelParams:
+    def params(self) -> Any:
         """The weights as they are now."""
         return self.engine.params
 
@@ -73,7 +60,7 @@ class Trainer:
         last = folder / "last.safetensors"
         if not last.is_file():
             raise CourseError(f"{folder} holds no run to resume (no last.safetensors); start one without --resume")
-        saved = checkpoint.load(last)
+        saved = tasks.load_saved(last)
         try:
             config, begun = Config(**saved.record["run"]), str(saved.record["command"])
         except (KeyError, TypeError, ValueError) as error:
@@ -107,7 +94,7 @@ class Trainer:
             loss, norm = self.engine.step(tokens, targets, lr)
             if not math.isfinite(loss + norm):
                 self._stop(f"the loss is {loss:.3g} with gradient norm {norm:.3g}")
-            p.step, p.tokens, p.batch = p.step + 1, p.tokens + tokens.size, p.batch + 1
+            p.step, p.tokens, p.batch = p.step + 1, p.tokens + self.task.count(targets), p.batch + 1
             p.smooth = loss if math.isnan(p.smooth) else 0.98 * p.smooth + 0.02 * loss
             p.seconds = time.perf_counter() - began
             line = {"step": p.step, "seconds": round(p.seconds, 2), "tokens": p.tokens, "nats": round(loss, 4), "lr": lr}
@@ -128,23 +115,13 @@ class Trainer:
             self._stop("a weight is too large")
         run = {"run": asdict(self.config), "progress": asdict(self.progress), "random": self.rng.bit_generator.state}
         last, record = self.folder / "last.safetensors", self._record() | run
-        checkpoint.save(last, params, self.tokenizer, self.model, record, self.engine.dump())
+        self.task.save(last, params, record, self.engine.dump())
 
-    def _start_engine(self, params: LanguageModelParams) -> Engine:
-        """What the configuration asks to compute with; torch is imported only then."""
-        if self.config.engine == "numpy":
-            return NumpyEngine(self.config, params, self.rng)
+    def _restore(self, saved: Any) -> None:
+        if saved.record.get("data_sha256") != self.task.sha256:
+            raise CourseError(f"{self.config.data} is not the data this run began with; restore it, or start a new run")
         try:
-            from course_lib.torch_engine import TorchEngine
-        except ImportError as error:
-            raise CourseError(f"--engine torch cannot import PyTorch ({error}); run make setup, or leave it out") from error
-        return TorchEngine(self.config, params)
-
-    def _restore(self, saved: checkpoint.Checkpoint) -> None:
-        if saved.record.get("data_sha256") != self.corpus.sha256:
-            raise CourseError(f"{self.config.data} is not the text this run began with; restore it, or start a new run")
-        try:
-            if saved.config != self.model:
+            if saved.config != self.task.model:
                 raise ValueError("it holds another model than was asked for")
             self.progress = Progress(**saved.record["progress"])
             self.engine.restore(saved.extra, self.progress.step)
@@ -156,32 +133,31 @@ class Trainer:
             partial.unlink()
         history = self.folder / "history.jsonl"
         kept = [line for line in _lines(history) if line["step"] <= self.progress.step]
-        checkpoint.write_atomically(history, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        write_atomically(history, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
-    def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Pass after pass over the text, from where the run stands; each pass starts with a state of zeros."""
+    def _batches(self) -> Iterator[tuple[Any, Any]]:
+        """Pass after pass over the data, from where the run stands; each pass starts with a state of zeros."""
         while True:
-            yield from islice(batches(self.train, self.config.batch_size, self.config.window), self.progress.batch, None)
-            self.progress.batch = 0
+            yield from islice(self.task.batches(self.progress.passes), self.progress.batch, None)
+            self.progress.batch, self.progress.passes = 0, self.progress.passes + 1
             self.engine.reset_state()
 
     def _evaluate(self) -> float:
-        nats, count = self.engine.evaluate(self.validation)
+        nats, count = self.engine.evaluate(self.task.validation)
         p = self.progress
         if not math.isfinite(nats):
             self._stop("the held-out loss is not finite")
         p.evaluated += 1
         if nats / count < p.best:
             p.best = nats / count
-            path = self.folder / "best.safetensors"
-            checkpoint.save(path, self.params, self.tokenizer, self.model, self._record() | {"validation_nats": p.best})
+            self.task.save(self.folder / "best.safetensors", self.params, self._record() | {"validation_nats": p.best}, {})
         return round(nats / count, 4)
 
     def _record(self) -> dict[str, Any]:
         p, c = self.progress, self.config
         return {
             "data": c.data,
-            "data_sha256": self.corpus.sha256,
+            "data_sha256": self.task.sha256,
             "command": self.command,
             "engine": self.engine.name,
             "seed": c.seed,

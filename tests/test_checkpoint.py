@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from course_process import DATA
 
-from course_lib import checkpoint, downloads
+from course_lib import archive, checkpoint, downloads
 from course_lib.checkpoint import Checkpoint, load, save
 from course_lib.datasets import load_corpus, registry
 from course_lib.errors import CourseError
@@ -160,9 +160,9 @@ def forge(path: Path, arrays: dict | None = None, drop: str = "", **header) -> P
 
     made = model()
     stored = {n: a for n, a in named_leaves(made.params, "model") if n != drop} | (arrays or {})
-    whole = {"format": checkpoint.FORMAT, "version": checkpoint.VERSION, "config": CONFIG, "record": RECORD}
+    whole = {"format": checkpoint.FORMAT, "version": archive.VERSION, "config": CONFIG, "record": RECORD}
     text = json.dumps(whole | {"tokenizer": TOKENIZER.to_config()} | header)
-    path.write_bytes(save(stored, {"course_lib": text, "sha256": checkpoint.digest(text, stored)}))
+    path.write_bytes(save(stored, {"course_lib": text, "sha256": archive.digest(text, stored)}))
     return path
 
 
@@ -237,10 +237,10 @@ def test_a_configuration_of_gigabytes_is_refused_before_it_takes_them(tmp_path, 
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("version", [0, checkpoint.VERSION + 1, "1", None])
+@pytest.mark.parametrize("version", [0, archive.VERSION + 1, "1", None])
 def test_another_version_is_named(tmp_path, version):
     message = refusal(forge(tmp_path / "old.safetensors", version=version))
-    assert f"has version {version}, this course_lib reads {checkpoint.VERSION}" in message
+    assert f"has version {version}, this course_lib reads {archive.VERSION}" in message
 
 
 # writing: the old file or the new one, entire

@@ -27,7 +27,7 @@ def data(monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no data set or file .*; registered: names, "),
+        (None, "no data set or file .*; registered: multi30k, names, "),
         (b"", "is empty; choose"),
         (TEXT.encode() + b"\0", r"is binary \(a NUL at byte 291\)"),
         (TEXT.encode() + b"\xe9t\xe9", r"is not UTF-8 \(first at byte 291\); save it as UTF-8"),
@@ -59,6 +59,21 @@ def test_bad_names(tmp_path):
         with pytest.raises(CourseError) as caught:
             datasets.load_text(name)
         assert "\n" not in str(caught.value)
+
+
+def test_pairs_are_no_single_text():
+    for name in ("multi30k", "tatoeba_fra"):
+        for load in (datasets.load_text, datasets.load_corpus):
+            with pytest.raises(CourseError, match=f"{name} is of kind 'pairs' and has no single text; choose a text or lines"):
+                load(name)
+
+
+def test_bytes_and_files_are_read_alike(tmp_path):
+    raw = b"\xef\xbb\xbf" + TEXT.encode() + b"\r\n\xc3\xa9\r"
+    (tmp_path / "some.txt").write_bytes(raw)
+    assert datasets.decode_text(raw, "x") == datasets.read_text(tmp_path / "some.txt") == TEXT + "\né\n"
+    with pytest.raises(CourseError, match="x is empty; choose"):
+        datasets.decode_text(b"", "x")
 
 
 def test_any_file_is_split_at_nine_tenths(tmp_path):

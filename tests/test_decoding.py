@@ -1,18 +1,29 @@
-"""Decoding with known distributions: filters against slow references, frequencies against chi-square, states passed on."""
+"""Decoding with known distributions: frequencies against chi-square, states passed on, beam search against its definition.
 
-from itertools import islice
+The laws of beam search are functions of the module under test and a seed: they must hold for ``decoding``, and each planted
+bug at the end must break one.
+"""
+
+# ruff: noqa: E501  (one bug, one line)
+
+import functools
+import types
+from itertools import islice, product
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import assert_close, few
+from library_mutants import FOLDER, Mutant, mutated
+from problems import few
 
+from course_lib import decoding, language_model
 from course_lib.decoding import (
     as_numpy,
+    beam_search,
     draw,
-    forbid,
     greedy,
     min_p,
     repetition_penalty,
@@ -25,152 +36,8 @@ from course_lib.decoding import (
 
 V = 7
 
-
-def random_log_probs(seed, rows=3, dtype=np.float64, zeros=0):
-    """Normalised log-probabilities of V tokens; ``zeros`` of them -inf in each row, one always possible."""
-    rng = np.random.default_rng(seed)
-    probs = rng.dirichlet(np.full(V, 0.7), rows) + 1e-4
-    for row in probs:
-        row[rng.choice(V, zeros, replace=False)] = 0
-    with np.errstate(divide="ignore"):
-        return np.log(probs / probs.sum(1, keepdims=True)).astype(dtype)
-
-
-def kept_by_top_k(p, k):
-    return sorted(range(V), key=lambda v: (-p[v], v))[:k]
-
-
-def kept_by_top_p(p, limit):
-    kept, total = [], 0.0
-    for v in sorted(range(V), key=lambda v: (-p[v], v)):
-        if total < limit:
-            kept.append(v)
-        total += p[v]
-    return kept
-
-
-def kept_by_min_p(p, share):
-    return [v for v in range(V) if p[v] >= share * max(p)]
-
-
-def renormalised(p, kept):
-    total = sum(p[v] for v in kept)
-    return [p[v] / total if v in kept else 0.0 for v in range(V)]
-
-
-REFERENCES = {
-    "temperature": (temperature, lambda p, t: [q ** (1 / t) / sum(r ** (1 / t) for r in p) for q in p], st.floats(0.1, 10)),
-    "top_k": (top_k, lambda p, k: renormalised(p, kept_by_top_k(p, k)), st.integers(1, V + 2)),
-    "top_p": (top_p, lambda p, limit: renormalised(p, kept_by_top_p(p, limit)), st.floats(1e-6, 1 - 1e-6)),
-    "min_p": (min_p, lambda p, share: renormalised(p, kept_by_min_p(p, share)), st.floats(0, 1)),
-    "forbid": (forbid, lambda p, tokens: renormalised(p, set(range(V)) - set(tokens)), st.sets(st.integers(0, 3)).map(list)),
-}
-every_filter = pytest.mark.parametrize("name", REFERENCES)
-
-
-@every_filter
-@given(st.data(), st.integers(0, 10**6), st.integers(0, 2))
-def test_filters_against_slow_references(name, data, seed, zeros):
-    make, reference, options = REFERENCES[name]
-    option = data.draw(options)
-    log_probs = random_log_probs(seed, zeros=0 if name == "forbid" else zeros)
-    expected = np.array([reference(row.tolist(), option) for row in np.exp(log_probs)])
-    assert_close(np.exp(make(option)(log_probs)), expected, 1e-9)
-
-
-every_extreme = pytest.mark.parametrize(
-    "apply",
-    [
-        *(temperature(t) for t in (5e-324, 1e-45, 1e-3, 1.0, 1e3, 1e308)),
-        *(top_k(k) for k in (1, 3, V, 10**9)),
-        *(top_p(p) for p in (5e-324, 1e-9, 0.5, 1 - 1e-16, 1)),
-        *(min_p(p) for p in (0, 5e-324, 0.5, 1)),
-        *(lambda log_probs, r=r: repetition_penalty(r)(log_probs, np.zeros((1, 3), int)) for r in (1, 1.3, 1e30)),
-        forbid([]),
-        forbid([0]),
-    ],
-)
-
-
-@every_extreme
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("zeros", [0, 3])
-def test_a_filter_returns_a_distribution_and_leaves_its_input_alone(apply, dtype, zeros):
-    for seed in range(5):
-        log_probs = random_log_probs(seed, dtype=dtype, zeros=zeros)
-        log_probs[2] = np.where(np.arange(V) == 4, 0, -np.inf)  # certain
-        kept = log_probs.copy()
-        filtered = apply(log_probs)
-        np.testing.assert_allclose(np.exp(filtered).sum(1), 1, rtol=1e-5 if dtype is np.float32 else 1e-12)
-        assert not np.isfinite(filtered[~np.isfinite(log_probs)]).any()  # what was impossible stays so
-        assert filtered.dtype == dtype
-        np.testing.assert_array_equal(log_probs, kept)
-
-
-def test_filters_that_change_nothing():
-    log_probs = random_log_probs(1, zeros=1)
-    for apply in (temperature(1), top_k(V), top_k(100), top_p(1), min_p(0), forbid([])):
-        np.testing.assert_allclose(apply(log_probs), log_probs, rtol=1e-14)
-    np.testing.assert_allclose(repetition_penalty(1)(log_probs, np.zeros((4, 3), int)), log_probs, rtol=1e-14)
-
-
-def test_filters_at_the_edge():
-    halves = np.log(np.array([[0.25, 0.5, 0.25]]))
-    np.testing.assert_allclose(np.exp(top_p(0.5)(halves)), [[0, 1, 0]])
-    np.testing.assert_allclose(np.exp(top_p(0.5 + 1e-9)(halves)), [[1 / 3, 2 / 3, 0]])  # of equals, the smaller number
-    np.testing.assert_allclose(np.exp(top_k(2)(halves)), [[1 / 3, 2 / 3, 0]])
-    np.testing.assert_allclose(np.exp(top_k(1)(halves[:, ::2])), [[1, 0]])
-    np.testing.assert_allclose(np.exp(min_p(1)(halves[:, ::2])), [[0.5, 0.5]])
-    np.testing.assert_allclose(np.exp(min_p(0.5 - 1e-9)(halves)), np.exp(halves))
-    np.testing.assert_allclose(np.exp(min_p(0.5 + 1e-9)(halves)), [[0, 1, 0]])
-
-
-def test_forbidding_everything_is_an_error_not_a_silence():
-    with pytest.raises(ValueError) as caught:
-        forbid([1])(top_k(1)(np.log(np.array([[0.2, 0.8], [0.6, 0.4]]))))
-    assert str(caught.value) == "forbid: expected some other token that is possible, got [1]"
-
-
-@few
-@given(st.integers(0, 10**6), st.floats(1, 5), st.integers(1, 6))
-def test_the_repetition_penalty_looks_at_each_streams_own_tokens(seed, r, length):
-    log_probs, history = random_log_probs(seed), np.random.default_rng(seed).integers(0, V, (length, 3))
-    expected = np.exp(log_probs)
-    for n in range(3):
-        for v in set(history[:, n].tolist()):
-            expected[n, v] **= r  # r times the logarithm, once however often it was seen
-        expected[n] /= expected[n].sum()
-    assert_close(np.exp(repetition_penalty(r)(log_probs, history)), expected, 1e-12)
-
-
-@pytest.mark.parametrize(
-    ("make", "value", "message"),
-    [
-        (temperature, 0, "temperature: expected a positive number (greedy is its limit at 0), got 0"),
-        (temperature, -1.5, "temperature: expected a positive number (greedy is its limit at 0), got -1.5"),
-        (temperature, float("inf"), "temperature: expected a positive number (greedy is its limit at 0), got inf"),
-        (temperature, float("nan"), "temperature: expected a positive number (greedy is its limit at 0), got nan"),
-        (top_k, 0, "top_k: expected a whole number of at least 1, got 0"),
-        (top_k, 2.5, "top_k: expected a whole number of at least 1, got 2.5"),
-        (top_k, float("inf"), "top_k: expected a whole number of at least 1, got inf"),
-        (top_k, float("nan"), "top_k: expected a whole number of at least 1, got nan"),
-        (top_p, 0, "top_p: expected a number in (0, 1], got 0"),
-        (top_p, 1.1, "top_p: expected a number in (0, 1], got 1.1"),
-        (top_p, float("nan"), "top_p: expected a number in (0, 1], got nan"),
-        (min_p, -0.1, "min_p: expected a number in [0, 1], got -0.1"),
-        (min_p, 1.1, "min_p: expected a number in [0, 1], got 1.1"),
-        (min_p, float("nan"), "min_p: expected a number in [0, 1], got nan"),
-        (repetition_penalty, 0.9, "repetition_penalty: expected a number of at least 1, got 0.9"),
-        (repetition_penalty, float("inf"), "repetition_penalty: expected a number of at least 1, got inf"),
-    ],
-)
-def test_other_values_are_refused_at_once(make, value, message):
-    with pytest.raises(ValueError) as caught:
-        make(value)
-    assert str(caught.value) == message
-
-
-TABLE = random_log_probs(3, rows=V)  # row u: the distribution of what follows u
+TABLE = np.log(np.random.default_rng(3).dirichlet(np.full(V, 0.7), V) + 1e-4)
+TABLE -= np.log(np.exp(TABLE).sum(1, keepdims=True))  # row u: the distribution of what follows u
 
 
 def markov(token, state):
@@ -338,3 +205,466 @@ def test_length_is_at_least_one(length):
 def test_drawing_from_no_distribution_is_refused(row):
     with pytest.raises(ValueError, match="log_probs: expected a distribution in each row, got NaN or no token"):
         draw(np.array([[-0.7, -0.7], row]), np.random.default_rng(0))
+
+
+# Beam search: models, and what it is by definition
+
+
+class Model:
+    """A model that is a function ``log_probs(prefix)`` of all it has read; its state is what each beam has read."""
+
+    def __init__(self, log_probs, first=0):
+        self.log_probs, self.first, self.calls = functools.cache(log_probs), first, []
+
+    def state(self):
+        return np.zeros((1, 0), int), (torch.zeros(1, 1, 0), np.zeros(1))
+
+    def step(self, token, state):
+        read, (other, count) = state
+        read, count = np.column_stack([read, token]), count + 1
+        other = torch.cat([other, torch.tensor(token)[:, None, None]], dim=2)
+        self.calls.append(read)
+        assert read.tolist() == other[:, 0].tolist()  # the rows of every leaf go together
+        assert count.tolist() == [read.shape[1]] * len(read)
+        return np.array([self.log_probs(tuple(row)) for row in read.tolist()]), (read, (other, count))
+
+
+class Case(NamedTuple):
+    model: Model
+    V: int
+    length: int
+    width: int
+    end: int | None
+    length_penalty: float
+    n_best: int | None
+
+    def search(self, module, **changes):
+        arguments = {name: changes.get(name, getattr(self, name)) for name in self._fields[2:]}
+        return module.beam_search(self.model.step, self.model.state(), self.model.first, **arguments)
+
+
+def random_case(seed):
+    """Smooth, sharp, and coarse distributions: these have ties and impossible tokens."""
+    rng = np.random.default_rng(seed)
+    V, kind = int(rng.integers(2, 6)), seed % 3
+    end = None if seed % 4 == 0 else int(rng.integers(V))
+
+    def log_probs(prefix):
+        own = np.random.default_rng([seed, *prefix])
+        weights = own.multinomial(6, np.full(V, 1 / V)) if kind == 2 else own.dirichlet(np.full(V, [2.0, 0.4][kind])) + 1e-9
+        with np.errstate(divide="ignore"):
+            return np.log(weights / weights.sum())
+
+    width = int(rng.integers(1, 7))
+    n_best = None if seed % 5 == 0 else int(rng.integers(1, width + 1))
+    penalty = float(rng.choice([0, 0.6, 1, 2]))
+    return Case(Model(log_probs, int(rng.integers(V))), V, int(rng.integers(1, 6)), width, end, penalty, n_best)
+
+
+def ranked(kept, case, n_best):
+    """The best of [(tokens, log_prob, ended)], of equals the earlier, as Hypotheses with lists of tokens."""
+    scored = [(tokens, nats, nats / len(tokens) ** case.length_penalty, ended) for tokens, nats, ended in kept]
+    return sorted(scored, key=lambda hypothesis: -hypothesis[2])[:n_best]
+
+
+def by_definition(case):
+    """Beam search without states, arrays or an early stop: a beam is (tokens, nats); also the live beams at each step."""
+    live, kept, lives = [([], 0.0)], [], []
+    for _ in range(case.length):
+        lives.append([tokens for tokens, _ in live])
+        grown = []
+        for tokens, nats in live:
+            row = case.model.log_probs((case.model.first, *tokens))
+            grown += [([*tokens, v], nats + row[v]) for v in range(case.V) if row[v] > -np.inf]
+        grown = sorted(grown, key=lambda beam: -beam[1])[: case.width]
+        kept += [(tokens, nats, True) for tokens, nats in grown if tokens[-1] == case.end]
+        live = [(tokens, nats) for tokens, nats in grown if tokens[-1] != case.end]
+    kept += [(tokens, nats, False) for tokens, nats in live]
+    return ranked(kept, case, case.n_best or case.width), lives
+
+
+def assert_same(found, expected):
+    assert [(h.tokens.tolist(), h.ended) for h in found] == [(tokens, ended) for tokens, _, _, ended in expected]
+    np.testing.assert_allclose([h[1:3] for h in found], [h[1:3] for h in expected], rtol=1e-13)
+
+
+# Laws of (module, seed)
+
+
+def beam_search_is_its_definition(module, seed):
+    """Also: the early stop changes nothing, since the definition has none."""
+    case = random_case(seed)
+    assert_same(case.search(module), by_definition(case)[0])
+
+
+def width_one_is_greedy(module, seed):
+    case = random_case(seed)
+    (found,) = case.search(module, width=1, n_best=1)
+    tokens = module.greedy(case.model.step, case.model.state(), case.model.first, case.length, case.end)
+    assert found.tokens.tolist() == tokens[:, 0].tolist()
+
+
+def a_width_for_all_is_exhaustive_search(module, seed):
+    """Only then must the best hypothesis be at least as probable as the greedy one: see the garden below."""
+    case = random_case(seed)
+    V, length = min(case.V, 4), min(case.length, 3)
+    rows = case.model.log_probs
+
+    def log_probs(prefix):  # of the first V tokens
+        row = rows(prefix)[:V] + 1e-3 * np.random.default_rng([*prefix]).random(V)  # no ties
+        return row - np.log(np.exp(row).sum()) if row.max() > -np.inf else np.full(V, -np.log(V))
+
+    end = None if case.end is None else case.end % V
+    case = case._replace(model=Model(log_probs, case.model.first), V=V, length=length, width=V**length, end=end, n_best=None)
+    possible = {}
+    for tokens in product(range(V), repeat=length):
+        tokens = tokens[: tokens.index(end) + 1] if end in tokens else tokens
+        nats = sum(log_probs((case.model.first, *tokens[:t]))[v] for t, v in enumerate(tokens))
+        if nats > -np.inf:
+            possible[tokens] = (list(tokens), nats, tokens[-1] == end)
+    everything = ranked(possible.values(), case, None)
+    assert_same(case.search(module), everything)
+    assert_same(case.search(module, n_best=1), everything[:1])
+    tokens = module.greedy(case.model.step, case.model.state(), case.model.first, length, end)[:, 0].tolist()
+    assert case.search(module, n_best=1, length_penalty=0.0)[0].log_prob >= possible[tuple(tokens)][1]
+
+
+def a_hypothesis_is_what_it_says(module, seed):
+    """Its tokens, fed to the model alone, have its log_prob; and the list is sorted, without doubles, of n_best at most."""
+    case = random_case(seed)
+    found = case.search(module)
+    assert 1 <= len(found) <= (case.n_best or case.width)
+    for h in found:
+        state, token, nats = case.model.state(), case.model.first, 0.0
+        for following in h.tokens.tolist():
+            log_probs, state = case.model.step(np.array([token]), state)
+            nats, token = nats + log_probs[0, following], following
+        assert h.log_prob == pytest.approx(nats, rel=1e-13)
+        assert np.isfinite(h.log_prob)
+        assert h.score == pytest.approx(nats / len(h.tokens) ** case.length_penalty, rel=1e-13)
+        assert h.ended == (token == case.end)
+        assert case.end not in h.tokens[:-1]
+        assert len(h.tokens) == case.length or h.ended
+    assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
+    assert len({tuple(h.tokens) for h in found}) == len(found)
+
+
+def rows_of_the_state_follow_their_beams(module, seed):
+    """What the step has read in each row is ``first`` and that beam's tokens, at every call."""
+    case = random_case(seed)
+    case.search(module)
+    lives = by_definition(case)[1]
+    assert 1 <= len(case.model.calls) <= case.length
+    for read, live in zip(case.model.calls, lives, strict=False):
+        assert read.tolist() == [[case.model.first, *tokens] for tokens in live]
+
+
+def streams_end_each_for_itself(module, seed):
+    """With an end, greedy decoding and sampling give the same tokens, cut; the last stream that ends ends the decoding."""
+    rng = np.random.default_rng(seed)
+    N, length, end = int(rng.integers(1, 5)), int(rng.integers(1, 20)), int(rng.integers(V))
+    first = rng.integers(0, V, N)  # may be the end itself: that stream has not written it yet
+    decoders = [
+        module.greedy,
+        lambda *arguments, **end: module.sample(*arguments, np.random.default_rng(seed), [temperature(0.8)], **end),
+    ]
+    for decode in decoders:
+        calls = []
+
+        def step(token, state, calls=calls):
+            calls.append(token)
+            return markov(token, state)
+
+        columns = decode(markov, start(N), first, length).T.tolist()
+        columns = [column[: column.index(end) + 1] if end in column else column for column in columns]
+        longest = max(map(len, columns))
+        tokens = decode(step, start(N), first, length, end=end)
+        assert tokens.T.tolist() == [column + [end] * (longest - len(column)) for column in columns]
+        assert tokens.dtype.kind == "i"
+        assert len(calls) == longest
+
+
+LAWS = [
+    beam_search_is_its_definition,
+    width_one_is_greedy,
+    a_width_for_all_is_exhaustive_search,
+    a_hypothesis_is_what_it_says,
+    rows_of_the_state_follow_their_beams,
+    streams_end_each_for_itself,
+]
+FIXED = range(60)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@few
+@given(seed=st.integers(0, 10**6))
+def test_on_any_case(law, seed):
+    law(decoding, seed)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_on_fixed_cases(law):
+    for seed in FIXED:
+        law(decoding, seed)
+
+
+# Models of the library
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("end", [None, 5])
+def test_a_language_model_in_numpy(cell, end):
+    params = language_model.init(9, 4, 6, 2, cell, seed=1, dtype=np.float64)
+    params = params._replace(W_out=8 * params.W_out)
+    step, state = language_model.make_step(params), language_model.initial_state(params, 1)
+
+    def log_probs(prefix):
+        logits, _, _ = language_model.forward(params, np.array(prefix)[:, None], state)
+        return logits[-1, 0] - np.log(np.exp(logits[-1, 0]).sum())
+
+    for first in range(9):
+        found = beam_search(step, state, first, 6, 4, end, 0.7)
+        expected, _ = by_definition(Case(Model(log_probs, first), 9, 6, 4, end, 0.7, None))
+        assert [h.tokens.tolist() for h in found] == [tokens for tokens, *_ in expected]
+        np.testing.assert_allclose([h[1:3] for h in found], [h[1:3] for h in expected], rtol=1e-10)
+        (one,) = beam_search(step, state, first, 6, 1, end)
+        assert one.tokens.tolist() == greedy(step, state, first, 6, end)[:, 0].tolist()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_tensors_as_the_state(device):
+    torch.manual_seed(0)
+    table, cell, out = torch.nn.Embedding(9, 4), torch.nn.LSTMCell(4, 6), torch.nn.Linear(6, 9)
+    for module in (table, cell, out):
+        module.to(device=device, dtype=torch.float64)
+
+    def step(token, state):
+        x = table(torch.as_tensor(token, device=device))
+        state = cell(x, state)
+        return torch.log_softmax(9 * out(state[0]), dim=1), state
+
+    def log_probs(prefix):
+        state = zeros
+        for token in prefix:
+            row, state = step(np.array([token]), state)
+        return as_numpy(row)[0]
+
+    zeros = (torch.zeros(1, 6, device=device, dtype=torch.float64),) * 2
+    for first in range(9):
+        found = beam_search(step, zeros, np.array([first]), 6, 4, 2, 0.7)
+        expected, _ = by_definition(Case(Model(log_probs, first), 9, 6, 4, 2, 0.7, None))
+        assert [h.tokens.tolist() for h in found] == [tokens for tokens, *_ in expected]
+        np.testing.assert_allclose([h[1:3] for h in found], [h[1:3] for h in expected], rtol=1e-10)
+        (one,) = beam_search(step, zeros, first, 6, 1, 2)
+        assert one.tokens.tolist() == greedy(step, zeros, first, 6, 2)[:, 0].tolist()
+
+
+def test_a_float32_model_is_summed_in_float64():
+    row = np.log(np.float32([[0.3, 0.7]]))
+    (found,) = beam_search(lambda token, state: (row, state), (), 0, 1000, 1)
+    assert found.log_prob == pytest.approx(1000 * float(row[0, 1]), rel=1e-12)
+    assert type(found.log_prob) is type(found.score) is float
+    assert type(found.ended) is bool
+
+
+# What a beam sees and greedy decoding does not, and the other way round
+
+
+def words(table):
+    """A model of words: {word: {next word: probability}}; the first word is <bos>. Returns it and a reader of its tokens."""
+    names = list(dict.fromkeys([*table, *(word for row in table.values() for word in row), "<eos>"]))
+    P = np.array([[table.get(word, {"<eos>": 1}).get(after, 0) for after in names] for word in names])
+    with np.errstate(divide="ignore"):
+        log_P = np.log(P)
+    return Model(lambda prefix: log_P[prefix[-1]]), names.index("<eos>"), lambda tokens: " ".join(names[v] for v in tokens)
+
+
+def where_greedy_loses():
+    """Lesson 10's counterexample: behind the more probable first word there is no probable second one."""
+    return words(
+        {"<bos>": {"a": 0.55, "the": 0.45}, "a": {"cat": 0.4, "dog": 0.35, "bird": 0.25}, "the": {"cat": 0.9, "dog": 0.1}}
+    )
+
+
+def where_a_beam_of_two_loses():
+    """The greedy path is the best one, and a beam of 2 drops it: two beginnings look better, and then scatter."""
+    after = {f"<{end}>": 0.25 for end in "1234"}
+    return words(
+        {
+            "<bos>": {"a": 0.55, "b": 0.45},
+            "a": {"x": 0.34, "y": 0.33, "z": 0.33},
+            "b": {"u": 0.5, "v": 0.5},
+            "u": after,
+            "v": after,
+        }
+    )
+
+
+def test_greedy_decoding_can_miss_the_most_probable_sentence():
+    model, end, text = where_greedy_loses()
+    tokens = greedy(model.step, model.state(), 0, 3, end)[:, 0]
+    best, second = beam_search(model.step, model.state(), 0, 3, 2, end)
+    assert (text(tokens), text(best.tokens), text(second.tokens)) == ("a cat <eos>", "the cat <eos>", "a cat <eos>")
+    np.testing.assert_allclose(np.exp([best.log_prob, second.log_prob]), [0.45 * 0.9, 0.55 * 0.4])
+
+
+def test_a_wider_beam_can_find_worse():
+    model, end, text = where_a_beam_of_two_loses()
+    one, two, three = (beam_search(model.step, model.state(), 0, 3, width, end)[0] for width in (1, 2, 3))
+    assert text(one.tokens) == text(three.tokens) == "a x <eos>"
+    np.testing.assert_allclose(np.exp([one.log_prob, two.log_prob]), [0.55 * 0.34, 0.45 * 0.5 * 0.25])
+
+
+def test_it_stops_as_soon_as_nothing_can_change():
+    row = np.log(np.array([0.9, 0.06, 0.04]))
+    cases = [(0, 3, 1, 1), (0, 3, 2, 2), (0, 1, 1, 1), (1, 3, 1, 8)]  # 8: the first with 8 log 0.06 / 200 < log 0.9
+    for penalty, width, n_best, calls in cases:
+        model = Model(lambda prefix: row)
+        found = beam_search(model.step, model.state(), 1, 200, width, 0, penalty, n_best)
+        assert len(model.calls) == calls
+        assert found[0].tokens.tolist() == [0]
+
+
+def test_fewer_than_asked_where_no_more_are_possible():
+    model, end, _ = where_greedy_loses()
+    assert len(beam_search(model.step, model.state(), 0, 9, 20, end)) == 5
+    assert [h.ended for h in beam_search(model.step, model.state(), 0, 2, 20, end)] == [False] * 5
+
+
+# Mistakes of the caller
+
+
+def failing(**changes):
+    arguments = {"step": markov, "state": start(1), "first": [0], "length": 3, "width": 2} | changes
+    with pytest.raises(ValueError) as caught:
+        beam_search(**arguments)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"length": 0}, "length: expected at least 1, got 0"),
+        ({"width": 0}, "width: expected at least 1, got 0"),
+        ({"n_best": 3}, "n_best: expected 1 to 2, the width, got 3"),
+        ({"n_best": 0}, "n_best: expected 1 to 2, the width, got 0"),
+        ({"first": [1, 2]}, "first: expected one token, got [1, 2]"),
+        ({"first": []}, "first: expected one token, got []"),
+        ({"first": [[1]]}, "first: expected one token, got [[1]]"),
+        ({"length_penalty": -0.1}, "length_penalty: expected a number of at least 0, got -0.1"),
+        ({"length_penalty": float("nan")}, "length_penalty: expected a number of at least 0, got nan"),
+        ({"length_penalty": float("inf")}, "length_penalty: expected a number of at least 0, got inf"),
+    ],
+)
+def test_arguments_are_checked(changes, message):
+    assert failing(**changes) == message
+
+
+@pytest.mark.parametrize(
+    "row",
+    [[np.nan, -1, -1], [-np.inf] * 3, [1.5, -1, 0.2]],
+    ids=["NaN", "nothing possible", "logits"],
+)
+def test_log_probs_are_checked(row):
+    assert failing(step=lambda token, state: (np.array([row]), state)).startswith(
+        "log_probs: expected logarithms of a distribution in each row, got rows whose largest are ["
+    )
+
+
+def test_a_row_for_each_beam():
+    state = start(3)
+    expected = "log_probs: expected (1, V), a row for each beam, got (3, 7)"
+    assert failing(step=lambda token, state: (TABLE[:3], state), state=state) == expected
+    assert failing(step=lambda token, state: (TABLE[0], state)) == expected.replace("(3, 7)", "(7,)")
+
+
+# Planted bugs
+
+KEPT = "finished + hypotheses(tokens[ends], totals[ends], True)"
+LIVES_ON = "beam[~ends], token[~ends], tokens[~ends], totals[~ends]"
+BOUND = "totals.max(initial=-np.inf)"
+BUGS = {
+    "_best": [
+        ("the worst hypothesis first", "-hypothesis.score", "hypothesis.score"),
+        ("ranked by log_prob", "-hypothesis.score", "-hypothesis.log_prob"),
+        ("not sorted", "sorted(hypotheses, key=lambda hypothesis: -hypothesis.score)", "hypotheses"),
+        ("all are returned", "[:count]", ""),
+    ],
+    "_rows": [
+        ("states not reordered", "rows.tolist()", "[k % len(leaf) for k in range(len(rows))]"),
+        ("every beam has the state of the best", "rows.tolist()", "[0] * len(rows)"),
+    ],
+    "_largest": [
+        ("the least probable continuations", "-numbers[candidates]", "numbers[candidates]"),
+        ("of equals the last", "-count])", "-count])[::-1]"),
+        ("one too few", "[:count]", "[: max(1, count - 1)]"),
+    ],
+    "_distributions": [
+        ("probabilities summed", "return log_probs", "return np.where(log_probs == -np.inf, log_probs, np.exp(log_probs))"),
+        ("single precision", "np.float64", "np.float32"),
+    ],
+    "_take": [
+        ("never stops", "(taken[-1] == end).all()", "False"),
+        ("stops with the first stream", ".all()", ".any()"),
+        ("goes on behind the end", "np.where(taken[-1] == end, end, token)", "token"),
+        ("the end itself is not returned", "            break", "            return np.array(taken[:-1])"),
+    ],
+    "beam_search": [
+        ("finished hypotheses dropped", KEPT, "finished"),
+        ("finished hypotheses of earlier steps dropped", KEPT, KEPT.removeprefix("finished + ")),
+        ("finished hypotheses continued", LIVES_ON, "beam, token, tokens, totals"),
+        ("only finished hypotheses returned", "finished + hypotheses(tokens, totals, False)", "finished or hypotheses(tokens, totals, False)"),
+        ("those cut off count as ended", "tokens, totals, False", "tokens, totals, True"),
+        ("scores not normalised", "totals / tokens.shape[1] ** length_penalty", "totals / 1"),
+        ("scores always per token", "totals / tokens.shape[1] ** length_penalty", "totals / tokens.shape[1]"),
+        ("scores times the length", "totals / tokens.shape[1] **", "totals * tokens.shape[1] **"),
+        ("first counts in the length", "tokens.shape[1] **", "(tokens.shape[1] + 1) **"),
+        ("the end token does not count in the length", "tokens.shape[1] **", "max(1, tokens.shape[1] - ended) **"),
+        ("log_prob of the end left out", "totals[ends]", "(totals - as_numpy(log_probs)[beam, token])[ends]"),
+        ("the end token left out", "hypotheses(tokens[ends]", "hypotheses(tokens[ends][:, :-1]"),
+        ("log_prob of the last token only", "totals[:, None] +", "0 * totals[:, None] +"),
+        ("the width for each beam", "_largest(grown.ravel(), width)", "np.concatenate([k * grown.shape[1] + _largest(row, width) for k, row in enumerate(grown)])"),
+        ("the width shared out equally", "_largest(grown.ravel(), width)", "np.concatenate([k * grown.shape[1] + _largest(row, -(-width // len(grown))) for k, row in enumerate(grown)])"),
+        ("one continuation of each beam", "_largest(grown.ravel(), width)", "_largest(grown.ravel(), width) if len(grown) == 1 else np.arange(len(grown)) * grown.shape[1] + grown.argmax(axis=1)"),
+        ("a finished one takes its place for ever", "_largest(grown.ravel(), width)", "_largest(grown.ravel(), max(1, width - len(finished)))"),
+        ("a finished one takes no place", "_largest(grown.ravel(), width)", "_largest(grown.ravel(), width + len(finished))"),
+        ("state reset at each step", "log_probs, state = step", "log_probs, _ = step"),
+        ("tokens do not follow their beams", "tokens[beam]", "tokens[np.arange(len(beam)) % len(tokens)]"),
+        ("the first token read again and again", "step(token, state)", "step(0 * token, state)"),
+        ("impossible tokens enter", "chosen[grown.flat[chosen] > -np.inf]", "chosen"),
+        ("one step too many", "range(length)", "range(length + 1)"),
+        ("one step too few", "range(length)", "range(max(1, length - 1))"),
+        ("n_best ignored", "tokens, totals, False), n_best", "tokens, totals, False), width"),
+        ("stops at n_best finished", " and finished[-1].score >= bound", ""),
+        ("stops at the first finished", "(len(finished) == n_best and finished[-1].score >= bound)", "finished"),
+        ("stops when the best finished is good enough", "finished[-1].score", "finished[0].score"),
+        ("stops with too few", "len(finished) == n_best", "finished"),
+        ("bound of the worst beam", BOUND, "totals.min(initial=0)"),
+        ("bound not normalised", f"{BOUND} / length**length_penalty", BOUND),
+        ("bound at the present length", f"{BOUND} / length**", f"{BOUND} / tokens.shape[1] **"),
+    ],
+}  # fmt: skip
+MUTANTS = [Mutant("decoding", place, *bug) for place, bugs in BUGS.items() for bug in bugs]
+
+
+def broken_law(source):
+    """The name of a law that the source breaks on the fixed cases, or None; errors that are no wrong result are raised."""
+    module = types.ModuleType("mutant of decoding")
+    exec(compile(source, module.__name__, "exec"), module.__dict__)
+    for law in LAWS:
+        for seed in FIXED:
+            try:
+                law(module, seed)
+            except (AssertionError, ValueError, IndexError, KeyError, RuntimeWarning):
+                return law.__name__
+    return None
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.place}: {mutant.bug}")
+def test_a_planted_bug_breaks_a_law(mutant):
+    assert broken_law(mutated(mutant))
+
+
+def test_without_a_bug_no_law_is_broken():
+    assert len({mutant.name for mutant in MUTANTS}) == len({mutated(mutant) for mutant in MUTANTS}) == len(MUTANTS) > 30
+    assert broken_law((FOLDER / "decoding.py").read_text(encoding="utf-8")) is None

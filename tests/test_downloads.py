@@ -197,7 +197,7 @@ def test_names():
     assert downloads.status("python_docs") == "embedded"
     with pytest.raises(CourseError, match="has no file"):
         downloads.fetch("python_source")
-    with pytest.raises(CourseError, match=r"did you mean tiny_shakespeare\? registered: names, python_docs, "):
+    with pytest.raises(CourseError, match=r"did you mean tiny_shakespeare\? registered: multi30k, names, python_docs, "):
         downloads.lookup("tiny_shakespear")
     with pytest.raises(CourseError, match="'qqq'; registered"):
         downloads.fetch("qqq")
@@ -206,8 +206,12 @@ def test_names():
 def test_the_registry_is_complete():
     entries = downloads.registry()
     assert {"tiny_shakespeare", "names", "time_machine", "python_docs", "python_source"} <= set(entries)
+    assert {"multi30k", "tatoeba_fra", "tatoeba_cmn"} == {name for name, entry in entries.items() if entry.kind == "pairs"}
+    assert "non-commercial" in entries["multi30k"].licence
+    assert all("CC BY 2.0" in entries[name].licence for name in ("tatoeba_fra", "tatoeba_cmn"))
+    assert "www.manythings.org/anki and tatoeba.org" in entries["tatoeba_fra"].licence  # the attribution it asks for
     for entry in entries.values():
-        assert entry.kind in {"text", "lines", "embedded"}
+        assert entry.kind in {"text", "lines", "pairs", "embedded"}
         assert entry.description
         assert entry.licence
         for remote in entry.files:

@@ -18,7 +18,8 @@ RANKS = [
 RANK = dict(RANKS)
 
 # Modules that are not NumPy's.
-TORCH = {name for name in MODULES if name.startswith(("torch_", "classifier"))} - {"torch_book", "classifier_book"}
+TORCH = {name for name in MODULES if name.startswith(("torch_", "classifier", "translat"))} - {"torch_book", "classifier_book"}
+TORCH |= {"attention", "seq2seq"}
 DRAWS = {"plotting", "diagrams"}  # modules that import matplotlib
 EXTRA_TESTS = {"parity", "layering", "lessons", "build", "setup", "laws", "mutants", "lstm_speed"}  # of no single module
 NO_BEHAVIOUR = {"errors"}  # modules that hold nothing to test

@@ -80,7 +80,7 @@ def test_a_run_learns_and_writes_down_what_it_did(text):
     assert [line["step"] for line in lines] == [1, 24, 48, 51, 72, 96, 101, 120]
     assert [line["step"] for line in lines if "validation_nats" in line] == [24, 48, 72, 96, 120]
     assert lines == [line for _, line in seen if line["step"] in {line["step"] for line in lines}]
-    assert lines[0]["nats"] == pytest.approx(np.log(trainer.tokenizer.size), abs=0.2)  # it starts by guessing
+    assert lines[0]["nats"] == pytest.approx(np.log(trainer.task.tokenizer.size), abs=0.2)  # it starts by guessing
     found = checkpoint.load("run")
     corpus, tokens = load_corpus("mine.txt"), found.tokenizer.encode(TEXT)
     counts = np.bincount(tokens)[1:]
@@ -122,7 +122,7 @@ def test_each_pass_reads_the_whole_text_from_a_state_of_zeros(text, monkeypatch)
         assert not any(leaf.any() for leaf in leaves(seen[first][2]))
     assert all(seen[i][2] is afters[i - 1] for i in range(1, 80) if i % 36), "else the state is carried"
     read = np.concatenate([tokens for tokens, _, _ in seen[:36]])  # (length, N)
-    assert np.array_equal(read.T.ravel(), trainer.train[: read.size])
+    assert np.array_equal(read.T.ravel(), trainer.task.train[: read.size])
     assert all(np.array_equal(seen[i][0], seen[i + 36][0]) for i in range(36))
     assert all(np.array_equal(tokens[1:], targets[:-1]) for tokens, targets, _ in seen)
 

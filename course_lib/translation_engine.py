@@ -1,0 +1,57 @@
+"""Training steps of a translator in PyTorch: as ``torch_engine``, on pairs instead of streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from course_lib.budget import Config
+from course_lib.seq2seq import PAD, shifted, token_loss
+from course_lib.torch_engine import TorchEngine
+from course_lib.translation import Encoded, Source, evaluate
+from course_lib.translator import build
+
+
+class TranslationEngine(TorchEngine):
+    """An ``engines.Engine``: tokens are ``translation.Source``, targets (T, N) finish with the end token.
+
+    Args:     model: the configuration of a translator. params: its weights by name; None: random ones, by the seed.
+    """
+
+    def __init__(self, config: Config, model: dict, params: dict[str, np.ndarray] | None):
+        self.translator = model
+        super().__init__(config, params)
+
+    def _build(self, params: dict[str, np.ndarray] | None) -> torch.nn.Module:
+        return build(self.translator, params)
+
+    def reset_state(self) -> None:
+        """Pairs have nothing to do with each other: there is no state between them."""
+        self.state = ()
+
+    def _backward(self, tokens: Source, targets: Tensor) -> tuple[float, tuple]:
+        """Fill the gradients from the parts of a batch; the mean loss in nats per token, without smoothing's share of it."""
+        self.adam.zero_grad()
+        real = int((targets != PAD).sum())
+        losses = []
+        for places in np.array_split(np.arange(targets.shape[1]), min(self.config.accumulate, targets.shape[1])):
+            part = slice(places[0], places[-1] + 1)
+            source, y = (tensor[:, part].to(self.device, non_blocking=True) for tensor in (tokens.tokens, targets))
+            lengths, share = tokens.lengths[part].to(self.device), int((targets[:, part] != PAD).sum()) / real
+            source = source[: int(tokens.lengths[part].max())]
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                logits = self.model(source, lengths, shifted(y), self.config.teacher_forcing)
+            (share * token_loss(logits, y, self.config.smoothing)).backward()
+            losses.append(share * token_loss(logits.detach(), y))
+        return torch.stack(losses).sum().item(), ()
+
+    def evaluate(self, tokens: Encoded) -> tuple[float, int]:
+        """Total nats of the held-out targets, teacher-forced, in float32, and the number of tokens."""
+        return self._in_memory(lambda: evaluate(self.model, tokens))
+
+    def _sizes(self) -> str:
+        c: Any = self.config
+        return f"batch_size {c.batch_size}, hidden {c.hidden}"

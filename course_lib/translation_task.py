@@ -1,0 +1,100 @@
+"""What a run of ``course train --task translate`` learns: dates, function names, or the pairs of a corpus or of files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from course_lib import dates
+from course_lib.budget import Config
+from course_lib.engines import Engine
+from course_lib.errors import CourseError
+from course_lib.pairs import Pairs, ParallelCorpus, load_pairs
+from course_lib.seq2seq import PAD, Seq2Seq
+from course_lib.summaries import load_summaries
+from course_lib.translation import Source, batches, encode
+from course_lib.translation_engine import TranslationEngine
+from course_lib.translator import Translator, save
+from course_lib.units import UnitTokenizer
+
+DATES_A_PASS = 50_000  # pairs drawn for a pass; the next pass draws others
+DATES_VALIDATED = 2_000
+REFUSED = 0.12  # of the drawn pairs: sources that are no date
+LONGEST_DATE = [60, 11]  # tokens of the sources, about, and of the targets with their end
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class TranslationTask:
+    """A ``tasks.Task``: batches of pairs of similar length, dealt anew in each pass."""
+
+    def __init__(self, config: Config, saved: Translator | None = None):
+        self.config, self.saved = config, saved
+        corpus = _dates(config.seed) if config.data == "dates" else load_corpus(config)
+        self.sha256 = corpus.sha256
+        units = config.units or ("characters" if config.data == "dates" else "words")
+        least = config.min_count or (2 if units == "words" else 1)
+        if saved:
+            self.source, self.target = saved.source, saved.target
+        elif config.data == "dates":
+            both = (dict.fromkeys(dates.alphabet() + LETTERS), "0123456789-" + dates.NO_DATE)
+            self.source, self.target = (UnitTokenizer("characters", tuple(characters)) for characters in both)
+        else:
+            self.source, self.target = (UnitTokenizer.from_texts(side, units, least, lowercase=True) for side in corpus.train)
+        self.train, self.validation = (
+            encode(part, self.source, self.target) for part in (corpus.train, corpus.validation)
+        )
+        model = Seq2Seq(  # its configuration is wanted, the engine makes the weights by the seed
+            self.source.size, self.target.size, config.embedding, config.hidden, config.layers, config.attention,
+            dropout=config.dropout,
+        )  # fmt: skip
+        longest = [max(map(len, side)) for side in self.train]
+        prepare = "dates" if config.data == "dates" else "sentences"
+        self.model = {"model": model.config, "longest": LONGEST_DATE if prepare == "dates" else longest, "prepare": prepare}
+        drawn = "pairs drawn for each pass" if prepare == "dates" else "pairs to train on"
+        held_out = f"{len(self.validation.source):,} held out, V = {self.source.size} -> {self.target.size}"
+        self.sizes = f"{len(self.train.source):,} {drawn}, {held_out}"
+
+    def engine(self, rng: np.random.Generator) -> Engine:
+        """Torch's: its random numbers follow from the seed."""
+        return TranslationEngine(self.config, self.model, self.saved.params if self.saved else None)
+
+    def batches(self, number: int) -> Iterator[tuple[Source, Tensor]]:
+        """Pass ``number``: of dates, others each time."""
+        rng = np.random.default_rng([self.config.seed, number])
+        data = self.train
+        if self.config.data == "dates" and number:
+            data = encode(Pairs(*dates.draw(rng, DATES_A_PASS, "train", REFUSED)[:2]), self.source, self.target)
+        return batches(data, self.config.batch_size, rng)
+
+    def count(self, targets: Tensor) -> int:
+        """Those that are not padding."""
+        return int((targets != PAD).sum())
+
+    def save(self, path: Path, params: Any, record: dict, extra: dict[str, np.ndarray]) -> None:
+        """See translator.save."""
+        save(path, Translator(params, self.source, self.target, self.model, record, extra))
+
+
+def load_corpus(config: Config) -> ParallelCorpus:
+    """The pairs that a configuration names, in the direction it asks for.
+
+    Raises:   CourseError: see pairs.load_pairs; summaries that are to be reversed.
+    """
+    if config.data != "summaries":
+        return load_pairs(config.data, config.target, config.reverse)
+    if config.reverse or config.target:
+        raise CourseError("--data summaries goes from sentence to name only; leave out --reverse and --target")
+    return load_summaries()
+
+
+def _dates(seed: int) -> ParallelCorpus:
+    """The pairs of the first pass, those held out, and no test: that is ``dates.held_out``."""
+    train, validation = (
+        Pairs(*map(tuple, dates.draw(np.random.default_rng(rng), n, part, REFUSED)[:2]))
+        for rng, n, part in (([seed, 0], DATES_A_PASS, "train"), ([1], DATES_VALIDATED, "validation"))
+    )
+    return ParallelCorpus("dates", train, validation, Pairs((), ()), dates.sha256())
