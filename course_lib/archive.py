@@ -23,7 +23,7 @@ LANGUAGE_MODEL, TRANSLATOR, CLASSIFIER = (
 )
 USES = {  # of each format, what to do with a file of it
     LANGUAGE_MODEL: "use `course generate` or `course eval`",
-    TRANSLATOR: "use `course translate`",
+    TRANSLATOR: "use `course translate` or `course eval`",
     CLASSIFIER: "load it with classifier.load",
 }
 
@@ -63,7 +63,7 @@ def read(path: Path, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
         raise CourseError(f"{broken} ({type(error).__name__}); it may be truncated: copy or train it again") from error
     found = header.get("format") if isinstance(header, dict) else None
     if found != kind:
-        if found in USES:
+        if isinstance(found, str) and found in USES:
             raise CourseError(f"{path} holds a {found.removeprefix('course_lib ')}: {USES[found]}")
         raise CourseError(f"{broken}: it was written by something else; train one with `course train`")
     if header.get("version") != VERSION:
@@ -77,9 +77,10 @@ def kind_of(path: Path) -> str | None:
     """The format that a file says it has; None if it says none."""
     from safetensors import SafetensorError, safe_open
 
-    with contextlib.suppress(SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError), \
-            safe_open(path, framework="numpy") as file:  # fmt: skip
-        return json.loads(file.metadata()["course_lib"])["format"]
+    reasons = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError)
+    with contextlib.suppress(*reasons), safe_open(path, framework="numpy") as file:
+        found = json.loads(file.metadata()["course_lib"])["format"]
+        return found if isinstance(found, str) else None
     return None
 
 

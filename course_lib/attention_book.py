@@ -35,7 +35,7 @@ def _attention_backward(dcontext: np.ndarray, alpha: np.ndarray, memory: np.ndar
 
 
 def attention_sizes(rng: np.random.Generator) -> tuple[int, int, int, int, int]:
-    """S, N, Q, M, A, all different, now and then one of them 1; in one of three draws Q = M = A, and all matrices are square."""
+    """S, N, Q, M, A, all different, now and then one of them 1; in one of three draws Q = M = A: all matrices are square."""
     S, N, Q, M, A = map(int, rng.permutation(5) + rng.integers(1, 3))
     return (S, N, Q, Q, Q) if rng.random() < 1 / 3 else (S, N, Q, M, A)
 
@@ -47,12 +47,12 @@ def _lengths(rng: np.random.Generator, S: int, N: int) -> np.ndarray:
 
 
 def _scores(rng: np.random.Generator) -> tuple:
-    """Scores so large that their exponentials overflow now and then; rows far apart; and what stands at padding may be larger."""
+    """Now and then so large that exponentials overflow, rows far apart, or what stands at padding larger than all else."""
     S, N, *_ = attention_sizes(rng)
     lengths = _lengths(rng, S, N)
-    scores = rng.normal(0, 2, (N, S)) + rng.choice([0, 0, 1000]) * rng.normal(size=(N, 1))
+    scores = rng.normal(0, 2, (N, S)) + rng.choice([0, 1000]) * rng.normal(size=(N, 1))
     padding = np.arange(S) >= lengths[:, None]
-    return scores + rng.choice([0, 0, 3000]) * padding, lengths
+    return scores + rng.choice([0, 3000]) * padding, lengths
 
 
 def _for_scores(rng: np.random.Generator) -> tuple:
@@ -108,8 +108,6 @@ ATTENTION_EXERCISES: dict[str, Exercise] = {
                  "allowed.max(axis=1, keepdims=True)", "allowed.max()"),
                 ("divide by the row's sum: these are the exponentials", _NORMALISED, "exponentials"),
                 ("the weights are asked for, not their logarithms", _NORMALISED, f"np.log({_NORMALISED})"),
-                ("divide by the sum of the exponentials, not by their largest",
-                 "exponentials.sum(axis=1", "exponentials.max(axis=1"),
                 ("every real position gets the same: the scores are not used", "scores, -np.inf", "0, -np.inf"),
                 ("the largest score takes all: that is the maximum itself, not the softmax",
                  _NORMALISED, "1.0 * (exponentials == 1)"),
@@ -128,9 +126,9 @@ ATTENTION_EXERCISES: dict[str, Exercise] = {
                  "np.tanh(", "("),
                 ("tanh, not the logistic function", "np.tanh(", "(lambda a: 0.5 + 0.5 * np.tanh(a / 2))("),
                 ("tanh acts on the sum, not on each part", " + memory @", ") + np.tanh(memory @"),
-                ("v stands outside tanh", "(np.tanh(", "np.tanh((", "@ params.v)", "@ params.v)"),
-                ("v is missing: the entries are not just added up", "@ params.v)", ").sum(axis=2)", "(np.tanh(", "(np.tanh("),
-                ("v is missing: no mean either", "@ params.v)", ").mean(axis=2)", "(np.tanh(", "(np.tanh("),
+                ("v stands outside tanh", "(np.tanh(", "np.tanh(("),
+                ("v is missing: the entries are not just added up", "@ params.v)", ").sum(axis=2)"),
+                ("v is missing: no mean either", "@ params.v)", ").mean(axis=2)"),
                 ("the query is missing", "query @ params.W_q.T + ", ""),
                 ("the memory is missing", " + memory @ params.W_k.T", " + 0 * (memory @ params.W_k.T)"),
                 ("the query and the memory are added, not multiplied", " + memory @", " * (memory @", "W_k.T)", "W_k.T))"),
@@ -180,7 +178,8 @@ ATTENTION_EXERCISES: dict[str, Exercise] = {
                 ("the weighted states are added, not searched for the largest",
                  _READ, "(alpha.T[:, :, None] * memory).max(axis=0)"),
                 ("the weighted states have to be added up over the positions", "->nm", "->snm"),
-                ("the weights are reversed: alpha[:, 0] belongs to the first position", "alpha, memory)", "alpha[:, ::-1], memory)"),
+                ("the weights are reversed: alpha[:, 0] belongs to the first position",
+                 "alpha, memory)", "alpha[:, ::-1], memory)"),
             ),
         ],
         arguments="alpha memory", outputs="context",

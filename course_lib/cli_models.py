@@ -27,17 +27,23 @@ def options() -> Iterator[None]:
 def evaluate_checkpoint(
     source: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A shipped name, a file or a run folder.")],
     data: DataOption = None,
-    split: Annotated[Literal["validation", "train", "all"], typer.Option(help="The part of the data.")] = "validation",
+    split: Annotated[
+        Literal["validation", "train", "all", "test"], typer.Option(help="The part of the data; test: of pairs.")
+    ] = "validation",
 ) -> None:
-    """Score a model on a text, teacher-forced with carried state; prints JSON. Default data: what it was trained on."""
+    """Score a model on its data or another, teacher-forced; prints JSON. A translator also translates, greedily."""
     import json
 
-    from course_lib import checkpoint
+    from course_lib import archive, checkpoint
     from course_lib.datasets import load_corpus
     from course_lib.language_model import evaluate
     from course_lib.metrics import score
     from course_lib.text import UNKNOWN_ID
 
+    if archive.kind_of(checkpoint.locate(source)) == archive.TRANSLATOR:
+        return _evaluate_translator(source, data, split)
+    if split == "test":
+        raise CourseError("--split test is of pairs of texts; a language model has validation, train and all")
     model = checkpoint.load(source)
     name = data or model.record.get("data")
     if not isinstance(name, str):
@@ -49,6 +55,26 @@ def evaluate_checkpoint(
         raise CourseError(f"the {split} part of {name} has {len(tokens)} characters, and 2 are needed; use a longer text")
     about = {"unknown": int((tokens == UNKNOWN_ID).sum()), "data": name, "split": split, "data_sha256": corpus.sha256}
     print(json.dumps(score(*evaluate(model.params, tokens))._asdict() | about))
+
+
+def _evaluate_translator(source: str, data: str | None, split: str) -> None:
+    """``course eval`` for a translator."""
+    import json
+
+    from course_lib.budget import Config
+    from course_lib.tasks import torch_needed
+
+    with torch_needed("course eval of a translator", "choose a language model"):
+        from course_lib import translation_task, translator
+
+    if split == "all":
+        raise CourseError("--split all is of texts; a translator has validation, train and test")
+    found = translator.load(source)
+    asked = {"data": data} if data else {name: found.record.get(name) for name in ("data", "target", "reverse")}
+    if not isinstance(asked["data"], str):
+        raise CourseError(f"{source} does not say what it was trained on; give --data")
+    config = Config(**asked, task="translate", engine="torch")
+    print(json.dumps(translation_task.score(found, config, split)))
 
 
 def generate(

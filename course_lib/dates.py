@@ -66,6 +66,8 @@ PIECE = re.compile(r"'([^']*)'|(([a-zA-Z])\3*)|(.)", re.DOTALL)
 PLAIN = {ord("İ"): "i", ord("\u00ad"): None, ord("\u200b"): None, ord("\u200e"): None, ord("\u200f"): None, ord("\ufeff"): None}
 PLAIN |= {ord(c): "'" for c in "\u2018\u2019\u02bc\u02bb`"} | {ord(c): "-" for c in "\u2010\u2011\u2012\u2013\u2014\u2212"}
 PLAIN |= {0xFF01 + k: chr(0x21 + k) for k in range(94)} | {0xFF40: "'"}  # full-width forms of ASCII
+GONE = "\ue005"  # a month left out
+LEFT_OUT = {"day": r"\{[0-3]\}[日일]?", "month": GONE + "[月월]?", "year": r"\{4\}[年년]?"}  # with the character that counts it
 OVERFLOWS = ((2, 29), (2, 29), (2, 30), (2, 31), (4, 31), (6, 31), (9, 31), (11, 31))  # month, day; 29 in a common year
 
 
@@ -344,9 +346,9 @@ def _no_date(rng: np.random.Generator, template: Template, day: date) -> str:
         texts, left_out = _day_texts(template.locale, template.hand)[day.day], ("day", "month", "year")[int(place * 3)]
         if left_out == "month" and _fields(template) & set("Ec"):
             left_out = "year"  # or "mar 4 2024" were a Tuesday in French, and a day in English
-        form = _form(template, "" if left_out == "month" else day.month, weekday)
-        text = clean(form.format(*("",) * 4 if left_out == "day" else texts, "" if left_out == "year" else year))
-        return clean(re.sub(r"([-./]) ?(?=[-./])", "", text).strip(" ,.-/"))
+        form = _form(template, GONE if left_out == "month" else day.month, weekday)
+        text = clean(re.sub(LEFT_OUT[left_out], "", form).format(*texts, year)).strip(" ,.-/")
+        return clean(re.sub(r"([-./]) ?(?=[-./])", "", text))
     if kind < 0.75:  # two digits of the year
         return _write(template, day.month, weekday, day.day, year[2:])
     if kind < 0.85:  # cut within the year, so that each half lacks some of it

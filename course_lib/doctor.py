@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from course_lib import checkpoint, downloads
+from course_lib import archive, checkpoint, downloads
 from course_lib.errors import CourseError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,15 +117,18 @@ def _data() -> Iterator[Finding]:
 
 def _models() -> Iterator[Finding]:
     good = []
-    for name in checkpoint.shipped():
+    for path in sorted(checkpoint.SHIPPED.glob("*.safetensors")):
         try:
-            checkpoint.load(checkpoint.SHIPPED / f"{name}.safetensors")
-            good.append(name)
+            if archive.kind_of(path) == archive.TRANSLATOR:
+                archive.read(path, archive.TRANSLATOR)
+            else:
+                checkpoint.load(path)
+            good.append(path.stem)
         except CourseError as error:
-            yield Finding("broken", f"shipped model {name}: {error}")
+            yield Finding("broken", f"shipped model {path.stem}: {error}")
     if good:
         yield Finding("good", f"shipped models: {', '.join(good)}")
-    if not checkpoint.shipped():
+    elif not checkpoint.shipped():
         yield Finding("broken", f"no shipped models in {checkpoint.SHIPPED}; clone the course again")
 
 

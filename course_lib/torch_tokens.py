@@ -1,4 +1,4 @@
-"""Texts as columns of tokens in torch: padded on the right, with their lengths; in batches of similar length; and the checks."""
+"""Texts as columns of tokens in torch: padded on the right, in batches of similar length; and the checks of such columns."""
 
 from __future__ import annotations
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from course_lib import dates
+from course_lib import dates, metrics
 from course_lib.budget import Config
 from course_lib.engines import Engine
 from course_lib.errors import CourseError
 from course_lib.pairs import Pairs, ParallelCorpus, load_pairs
 from course_lib.seq2seq import PAD, Seq2Seq
 from course_lib.summaries import load_summaries
-from course_lib.translation import Source, batches, encode
+from course_lib.translation import Source, batches, encode, evaluate, translate
 from course_lib.translation_engine import TranslationEngine
 from course_lib.translator import Translator, save
 from course_lib.units import UnitTokenizer
@@ -25,6 +25,7 @@ DATES_A_PASS = 50_000  # pairs drawn for a pass; the next pass draws others
 DATES_VALIDATED = 2_000
 REFUSED = 0.12  # of the drawn pairs: sources that are no date
 LONGEST_DATE = [60, 11]  # tokens of the sources, about, and of the targets with their end
+DATES_SCORED = 200  # of each locale, by ``score``
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -75,7 +76,8 @@ class TranslationTask:
         return int((targets != PAD).sum())
 
     def save(self, path: Path, params: Any, record: dict, extra: dict[str, np.ndarray]) -> None:
-        """See translator.save."""
+        """See translator.save; the record also says which way the pairs were read."""
+        record = record | {"target": self.config.target, "reverse": self.config.reverse}
         save(path, Translator(params, self.source, self.target, self.model, record, extra))
 
 
@@ -98,3 +100,29 @@ def _dates(seed: int) -> ParallelCorpus:
         for rng, n, part in (([seed, 0], DATES_A_PASS, "train"), ([1], DATES_VALIDATED, "validation"))
     )
     return ParallelCorpus("dates", train, validation, Pairs((), ()), dates.sha256())
+
+
+def score(found: Translator, config: Config, split: str) -> dict[str, Any]:
+    """How well a translator does on a part of the pairs: true perplexity, and greedy translations against the references.
+
+    Args:     config: data, target and reverse say which pairs. split: "train", "validation" or "test".
+    Returns:  nats per token, perplexity, tokens, exact_match; bleu with its signature, for summaries token_f1 instead.
+    """
+    if config.data == "dates":
+        rows = dates.held_out(split, DATES_SCORED)
+        part, sha256 = Pairs(*(tuple(row[k] for row in rows) for k in (0, 1))), dates.sha256()
+    else:
+        corpus = load_corpus(config)
+        part, sha256 = getattr(corpus, split), corpus.sha256
+    model = found.model()
+    nats, tokens = evaluate(model, encode(part, found.source, found.target))
+    written = [best.text for best in translate(found, part.source, model=model)]
+    references = [found.target.join(found.target.split(text)) for text in part.target]
+    result = {"nats": nats / tokens, "perplexity": metrics.perplexity(nats / tokens), "tokens": tokens}
+    result |= {"pairs": len(written), "exact_match": metrics.exact_match(written, references)}
+    if config.data == "summaries":
+        result["token_f1"] = metrics.token_f1(written, references)
+    elif config.data != "dates":
+        measure = metrics.bleu(written, part.target, lowercase=True)
+        result |= {"bleu": measure.score, "signature": measure.signature}
+    return result | {"data": config.data, "split": split, "data_sha256": sha256}

@@ -1,4 +1,4 @@
-"""Laws that hold whatever the sizes, the lengths and the numbers: for steps, sequences, stacks, layers, Jacobians and weights.
+"""Laws that hold whatever the sizes, the lengths and the numbers: from single steps to stacks, and for all beside them.
 
 A law is a plain function of a case. It is tested on cases that hypothesis draws, and on fixed ones; ``test_mutants`` runs the
 fixed ones against copies of the library with a planted bug, and each bug must break a law.
@@ -37,7 +37,8 @@ from problems import (
     worst_gradient_error,
 )
 
-from course_lib import layers, variants
+from course_lib import attention_by_hand, layers, variants
+from course_lib.attention_by_hand import AdditiveParams, MultiplicativeParams
 from course_lib.cells import GRUParams, LSTMParams, LSTMState
 from course_lib.jacobians import jacobian_products, lstm_step_jacobian, rnn_step_jacobian
 from course_lib.shapes import ShapeError
@@ -643,14 +644,145 @@ def initial_weights_are_of_their_kind(case: Case) -> None:
     assert 0.95 * bound < W.max() <= bound
 
 
+# Attention
+
+
+ATTENTIONS = ("additive", "additive square", "multiplicative", "multiplicative square")
+
+
+class Attended(NamedTuple):
+    """The arguments of an attention, and a gradient from above."""
+
+    query: np.ndarray
+    memory: np.ndarray
+    params: Any
+    lengths: np.ndarray
+    dcontext: np.ndarray
+
+
+def attention_problem(case: Case) -> Attended:
+    rng, S, N, A = case.rng, case.T, case.N, case.D + case.H
+    Q, M, A = (case.D, case.H, A) if "square" not in case.kind else (case.H,) * 3
+    lengths = np.full(N, S) if case.lengths is None else np.maximum(case.lengths, 1)
+    if case.kind.startswith("additive"):
+        params = AdditiveParams(*(rng.normal(size=shape) for shape in ((A, Q), (A, M), (A,))))
+    else:
+        params = MultiplicativeParams(rng.normal(size=(Q, M)))
+    return Attended(rng.normal(size=(N, Q)), rng.normal(size=(S, N, M)), params, lengths, rng.normal(size=(N, M)))
+
+
+def attend(case: Case, p: Attended) -> tuple:
+    """Context, alpha, and the gradients of query, memory and parameters."""
+    kind = case.kind.split()[0]
+    context, alpha, cache = getattr(attention_by_hand, f"{kind}_forward")(p.query, p.memory, p.lengths, p.params)
+    return context, alpha, getattr(attention_by_hand, f"{kind}_backward")(p.dcontext, cache)
+
+
+def by_loops(p: Attended, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Context and alpha of one stream, position by position, by eqs. 10.1 to 10.4."""
+    states = p.memory[: p.lengths[n], n]
+    if isinstance(p.params, AdditiveParams):
+        scores = [p.params.v @ np.tanh(p.params.W_q @ p.query[n] + p.params.W_k @ m) for m in states]
+    else:
+        scores = [p.query[n] @ p.params.W_k @ m for m in states]
+    weights = [1 / sum(np.exp(other - score) for other in scores) for score in scores]
+    return sum(w * m for w, m in zip(weights, states, strict=True)), np.array(weights + [0] * (len(p.memory) - len(states)))
+
+
+@law(ATTENTIONS, "attention_by_hand")
+def attention_follows_its_equations(case: Case) -> None:
+    p = attention_problem(case)
+    context, alpha, _ = attend(case, p)
+    expected = tuple(map(np.stack, zip(*(by_loops(p, n) for n in range(case.N)), strict=True)))
+    assert_close((context, alpha), expected, 1e-13)
+    assert_close(alpha.sum(axis=1), np.ones(case.N), 1e-14)
+
+
+@law(ATTENTIONS, "attention_by_hand", largest=3)
+def attention_backward_is_the_derivative(case: Case) -> None:
+    p = attention_problem(case)
+    grads = attend(case, p)[2]
+    assert form(grads) == form(tuple(p[:3]))
+
+    def context(query: np.ndarray, memory: np.ndarray, params: Any) -> np.ndarray:
+        return attend(case, p._replace(query=query, memory=memory, params=params))[0]
+
+    assert worst_gradient_error(context, tuple(p[:3]), p.dcontext, grads) <= 1e-8
+
+
+@law(ATTENTIONS, "attention_by_hand")
+def what_stands_at_padding_is_not_seen(case: Case) -> None:
+    p, memory = attention_problem(case), attention_problem(case).memory
+    padded = np.arange(case.T)[:, None] >= p.lengths
+    results = attend(case, p)
+    for garbage in (1e300, 1e-300, -7.0, np.nan, np.inf):
+        memory[padded] = garbage
+        assert_close(attend(case, p._replace(memory=memory)), results, 0)
+    assert not results[1].T[padded].any() and not results[2][1][padded].any()
+    for n in range(case.N):
+        alone = Attended(p.query[[n]], p.memory[: p.lengths[n], [n]], p.params, p.lengths[[n]], p.dcontext[[n]])
+        context, alpha, (dquery, dmemory, _) = attend(case, alone)
+        mine = results[0][[n]], results[1][[n], : p.lengths[n]], results[2][0][[n]], results[2][1][: p.lengths[n], [n]]
+        assert_close((context, alpha, dquery, dmemory), mine, 1e-12)
+
+
+@law(["softmax"], "attention_by_hand")
+def a_masked_softmax_is_each_row_s_own(case: Case) -> None:
+    p, rng = attention_problem(case), case.rng
+    scores, real = rng.normal(size=(case.N, case.T)), np.arange(case.T) < p.lengths[:, None]
+    alpha = attention_by_hand.masked_softmax_forward(scores, p.lengths)
+    assert_close(alpha, real * np.exp(scores) / (real * np.exp(scores)).sum(axis=1, keepdims=True), 1e-14)
+    far = np.where(real, scores + rng.choice([-1e4, 1e4], (case.N, 1)), rng.choice([1e5, np.inf, np.nan]))
+    assert_close(attention_by_hand.masked_softmax_forward(far, p.lengths), alpha, 1e-10)
+    dalpha = rng.normal(size=alpha.shape)
+    jacobians = [np.diag(a) - np.outer(a, a) for a in alpha]
+    expected = np.stack([J @ d for J, d in zip(jacobians, dalpha, strict=True)])
+    assert_close(attention_by_hand.masked_softmax_backward(dalpha, alpha), expected, 1e-14)
+    for wrong in wider((dalpha, alpha)):
+        with pytest.raises(ShapeError):
+            attention_by_hand.masked_softmax_backward(*wrong)
+
+
+@law(ATTENTIONS, "attention_by_hand")
+def attention_keeps_its_inputs_and_its_precision(case: Case) -> None:
+    p = attention_problem(case)
+    kept, results = copied(p), attend(case, p)
+    assert_close(p, kept, 0)
+    single = attend(case, p._replace(**dict(zip(p._fields[:3], map_tree(np.float32, tuple(p[:3])), strict=True)),
+                                     dcontext=np.float32(p.dcontext)))  # fmt: skip
+    assert {leaf.dtype for leaf in leaves(single)} == {np.dtype(np.float32)}
+    assert_close(single, results, 1e-4)
+
+
+@law(ATTENTIONS, "attention_by_hand")
+def attention_names_nan_wrong_shapes_and_lengths(case: Case) -> None:
+    p = attention_problem(case)
+    for wrong in wider(tuple(p[:3])):
+        with pytest.raises(ShapeError):
+            attend(case, p._replace(**dict(zip(p._fields[:3], wrong, strict=True))))
+    for wrong in wider(p.dcontext):
+        with pytest.raises(ShapeError):
+            attend(case, p._replace(dcontext=wrong))
+    for lengths in (p.lengths[None], p.lengths.repeat(2)):
+        with pytest.raises(ShapeError, match=r"^lengths: "):
+            attend(case, p._replace(lengths=lengths))
+    for lengths in (0 * p.lengths, p.lengths + case.T, p.lengths.astype(float)):
+        with pytest.raises(ValueError, match=rf"^lengths: expected integers in \[1, {case.T}\]"):
+            attend(case, p._replace(lengths=lengths))
+    full = p._replace(lengths=np.full(case.N, case.T))
+    for place, name in enumerate(("query", "memory", *p.params._fields)):
+        with pytest.raises(ValueError, match=f"^{name}: {ONE_NAN}"):
+            attend(case, full._replace(**dict(zip(p._fields[:3], spoiled(tuple(p[:3]), place), strict=True))))
+
+
 # PyTorch
 
 
-def torch_law(name: str, kinds: Any, *modules: str, largest: int = 4) -> None:
+def torch_law(name: str, kinds: Any, *modules: str, largest: int = 4, where: str = "torch_laws") -> None:
     """Register a function of ``torch_laws``, which is imported when it is first tried: importing torch takes seconds."""
 
     def holds(case: Case) -> None:
-        getattr(importlib.import_module("torch_laws"), name)(case)
+        getattr(importlib.import_module(where), name)(case)
 
     holds.__name__ = name
     law(kinds, *modules, largest=largest)(holds)
@@ -658,6 +790,7 @@ def torch_law(name: str, kinds: Any, *modules: str, largest: int = 4) -> None:
 
 RUNNERS = ("loop", "fused", "compile")
 ON_TORCH = [f"{backend} {way}" for backend in (*RUNNERS, "cudnn", "auto") for way in ("ahead", "both")]
+TRANSLATORS = [f"{attention} {way}" for attention in ("none", "additive", "multiplicative") for way in ("ahead", "both")]
 # 10 steps: 8 for the compiler and a rest
 torch_law("runner_is_numpy", RUNNERS, "torch_sequence", largest=10)
 torch_law("runner_keeps_precision", RUNNERS, "torch_sequence", largest=10)
@@ -679,6 +812,32 @@ torch_law("a_new_module_is_as_described", ["module"], "torch_lstm")
 torch_law("dropout_is_for_training", ["module"], "torch_lstm")
 torch_law("modules_that_cannot_be_are_refused", ["module"], "torch_lstm", "torch_stack")
 torch_law("autocast_computes_in_its_dtype", ["module"], "torch_lstm", "torch_stack")
+
+
+def translation_law(name: str, *modules: str, kinds: Any = TRANSLATORS, largest: int = 4) -> None:
+    """Register a function of ``translation_laws``."""
+    torch_law(name, kinds, *modules, largest=largest, where="translation_laws")
+
+
+translation_law("torch_attention_follows_its_equations", "attention", kinds=("additive", "multiplicative"))
+translation_law("a_new_attention_is_as_described", "attention", kinds=["module"])
+translation_law("a_translator_is_its_equations", "attention", "seq2seq")
+translation_law("the_loss_is_a_mean_over_real_tokens", "seq2seq", kinds=["none both"])
+translation_law("a_new_translator_is_as_described", "seq2seq")
+translation_law("padding_changes_nothing", "attention", "seq2seq")
+translation_law("a_batch_is_its_singles", "attention", "seq2seq")
+translation_law("decoding_can_stop_and_go_on", "seq2seq")
+translation_law("a_model_is_fed_as_asked", "seq2seq", largest=3)
+translation_law("its_gradients_are_slopes", "attention", "seq2seq", largest=3)
+translation_law("a_translator_speaks_to_the_decoders", "seq2seq", largest=3)
+translation_law("beam_search_finds_the_best_translations", "seq2seq", largest=3)
+translation_law("a_translator_drops_out_in_training_only", "seq2seq")
+translation_law("translators_that_cannot_be_are_refused", "seq2seq", kinds=["additive both"])
+translation_law("logits_are_wide", "seq2seq", kinds=["additive both"])
+translation_law("perplexity_is_of_the_true_text", "translation")
+translation_law("translations_are_those_of_the_model", "translation", largest=3)
+translation_law("texts_without_a_translation_are_refused", "translation", kinds=["additive both"])
+translation_law("each_pass_deals_all_pairs_once", "translation", "torch_tokens", kinds=["batches"])
 
 
 # The tests

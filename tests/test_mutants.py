@@ -24,6 +24,7 @@ from library_mutants import FOLDER, MUTANTS, Mutant, mutated
 
 CPU_SECONDS = 20  # for the laws against one bug; they take less than 2
 SURVIVED, BROKEN, ENDLESS = "survived", "broken", "endless"
+TORCH = ("torch_", "attention", "seq2seq", "translation")  # how the names of modules begin that need it
 NOT_A_WRONG_RESULT = (SyntaxError, ImportError, NameError, AttributeError, TypeError, MemoryError, RecursionError)
 
 
@@ -90,7 +91,7 @@ def serve() -> None:
 
     warnings.simplefilter("error")
     seconds, planted = json.load(sys.stdin)
-    if any(module.startswith("torch_") for module, _ in planted.values()):
+    if any(module.startswith(TORCH) for module, _ in planted.values()):
         import torch.fx.experimental.symbolic_shapes  # noqa: F401 (torch, and what its first backward() imports)
     print(json.dumps({name: in_a_fork(killer, *args, seconds=seconds) for name, args in planted.items()}))
 
@@ -155,7 +156,7 @@ class TestSequence:
 
 @without_fork
 class TestOthers:
-    modules = ("unroll", "variants", "stacked", "layers", "weights")
+    modules = ("unroll", "variants", "stacked", "layers", "weights", "attention_by_hand")
 
     @each_mutant_of(*modules)
     def test_it_breaks_a_law(self, mutant, killers):
@@ -171,8 +172,18 @@ class TestTorch:
         breaks_a_law(mutant, killers)
 
 
+@without_fork
+class TestTranslation:
+    modules = ("attention", "seq2seq", "translation")
+
+    @each_mutant_of(*modules)
+    def test_it_breaks_a_law(self, mutant, killers):
+        breaks_a_law(mutant, killers)
+
+
 def test_every_mutant_is_in_a_class():
-    listed = [module for group in (TestCells, TestSequence, TestOthers, TestTorch) for module in group.modules]
+    groups = (TestCells, TestSequence, TestOthers, TestTorch, TestTranslation)
+    listed = [module for group in groups for module in group.modules]
     assert sorted(listed) == MODULES
 
 

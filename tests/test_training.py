@@ -306,7 +306,7 @@ def test_resume_refuses_what_it_cannot_go_on_with(text):
     refused("holds no run to resume", "nothing")
     refused("holds no run to resume", "mine.txt")
     Path("mine.txt").write_text(TEXT + "x", encoding="utf-8")
-    refused("mine.txt is not the text this run began with; restore it, or start a new run")
+    refused("mine.txt is not the data this run began with; restore it, or start a new run")
     Path("mine.txt").unlink()
     refused("no data set or file 'mine.txt'")
     Path("mine.txt").write_text(TEXT, encoding="utf-8")
