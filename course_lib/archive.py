@@ -40,7 +40,7 @@ def to_bytes(kind: str, header: dict, arrays: dict[str, np.ndarray]) -> bytes:
     """The content of a file."""
     from safetensors.numpy import save
 
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     text = json.dumps({"format": kind, "version": VERSION} | header)
     return save(arrays, {"course_lib": text, "sha256": digest(text, arrays)})
 
@@ -106,7 +106,7 @@ def digest(text: str, arrays: dict[str, Any]) -> str:
     """SHA-256 over the header's text, then names, dtypes, shapes and bytes of the arrays in the order of their names."""
     total = hashlib.sha256(text.encode())
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = np.asarray(arrays[name], order="C")
         total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         total.update(array.data if array.size else b"")
     return total.hexdigest()

@@ -39,6 +39,7 @@ class Config:
     attention: str = "additive"
     units: str | None = None  # characters or words; None: by the data
     min_count: int | None = None  # a rarer unit is unknown; None: 2 for words, 1 for characters
+    copy: bool = False  # number the rare words of a source, so that they can be copied
     teacher_forcing: float = 1.0
     smoothing: float = 0.0  # of the labels
 

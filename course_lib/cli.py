@@ -21,7 +21,7 @@ app.add_typer(data_app, name="data")
 
 
 
-TRANSLATING = ("target", "reverse", "attention", "units", "min_count", "teacher_forcing", "smoothing")
+TRANSLATING = ("target", "reverse", "attention", "units", "min_count", "copy", "teacher_forcing", "smoothing")
 
 
 def main() -> None:
@@ -107,8 +107,8 @@ def data_fetch(names: Annotated[list[str], typer.Argument(help="Registered names
     from course_lib.downloads import fetch_all, lookup
 
     for entry in [lookup(name) for name in names]:  # a misspelt name stops before any download
-        if entry.kind == "embedded":
-            print(f"{entry.name}: comes with Python, nothing to fetch")
+        if not entry.files:
+            print(f"{entry.name}: comes with {entry.package}, nothing to fetch")
         else:
             print(*fetch_all(entry.name), sep="\n")
 
@@ -157,6 +157,7 @@ def train(
     min_count: Annotated[
         int | None, typer.Option(min=1, help="translate: a rarer token is unknown. [default: 2; characters: 1]")
     ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="translate: number rare words, so that they can be copied.")] = False,
     teacher_forcing: Annotated[
         float | None, typer.Option(help="translate: how often the true token is fed, in [0, 1]. [default: 1]")
     ] = None,

@@ -17,11 +17,6 @@ from course_lib.errors import CourseError
 REGISTRY_FILE = Path(__file__).resolve().parent.parent / "datasets" / "registry.json"
 TIMEOUT = 30  # seconds without an answer from a server
 
-_EMBEDDED = {
-    "python_docs": "docstrings and help topics of the running Python (1.7 MB of English, no download)",
-    "python_source": "source code of the running Python's standard library (8 MB, no download)",
-}
-
 
 class RemoteFile(NamedTuple):
     """One file of a data set. file: its place in COURSE_DATA or the cache, with ``/``. size: in bytes."""
@@ -33,7 +28,10 @@ class RemoteFile(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A registered data set. kind: "text" (prose), "lines" (one item a line), "pairs" or "embedded" (comes with Python)."""
+    """A registered data set. kind: "text" (prose), "lines" (one item a line), "pairs" or "embedded" (text, comes with Python).
+
+    package: "Python" or "Babel", with which a data set without files comes, else empty.
+    """
 
     name: str
     kind: str
@@ -41,6 +39,17 @@ class Entry(NamedTuple):
     licence: str
     note: str
     files: tuple[RemoteFile, ...]
+    package: str = ""
+
+
+_PYTHON = ("PSF-2.0", "The text varies with the Python version.", (), "Python")
+_BABEL = ("Unicode-3.0 (CLDR)", "The strings vary with Babel's version, the days do not.", (), "Babel")
+_EMBEDDED = (  # name, kind, description
+    ("python_docs", "embedded", "docstrings and help topics of the running Python (1.7 MB of English, no download)", *_PYTHON),
+    ("python_source", "embedded", "source code of the running Python's standard library (8 MB, no download)", *_PYTHON),
+    ("summaries", "pairs", "docstring's first sentence -> function name, of the running Python (no download)", *_PYTHON),
+    ("dates", "pairs", "29 million date strings in 17 languages -> ISO 8601 (no download)", *_BABEL),
+)
 
 
 def registry() -> dict[str, Entry]:
@@ -63,9 +72,7 @@ def registry() -> dict[str, Entry]:
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CourseError(f"{REGISTRY_FILE} is damaged ({error!r}); restore it with git checkout") from None
-    for name, description in _EMBEDDED.items():
-        entries[name] = Entry(name, "embedded", description, "PSF-2.0", "The text varies with the Python version.", ())
-    return entries
+    return entries | {row[0]: Entry(*row) for row in _EMBEDDED}
 
 
 def lookup(name: str) -> Entry:
@@ -132,7 +139,8 @@ def fetch_all(name: str) -> tuple[Path, ...]:
     """
     entry = lookup(name)
     if not entry.files:
-        raise CourseError(f"{name} comes with Python: it has no file, and load_corpus({name!r}) builds it")
+        use = f"load_corpus({name!r})" if entry.kind == "embedded" else f"`course train --task translate --data {name}`"
+        raise CourseError(f"{name} comes with {entry.package}: it has no file; use {use}")
     return tuple(_fetch_file(remote) for remote in entry.files)
 
 

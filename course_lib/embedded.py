@@ -56,7 +56,7 @@ def python_docs(validation: float = 0.1) -> Split:
     Args:     validation: the share of files held out, in [0, 1).
     Raises:   CourseError: this Python has no standard library in source form.
     """
-    train_files, validation_files = _split_files(validation)
+    train_files, validation_files = split_files(validation)
     seen: set[str] = set()
     dropped = 0
     sides: list[str] = []
@@ -81,7 +81,7 @@ def python_source(validation: float = 0.1) -> Split:
     Args:     validation: the share of files held out, in [0, 1).
     Raises:   CourseError: this Python has no standard library in source form.
     """
-    train_files, validation_files = _split_files(validation)
+    train_files, validation_files = split_files(validation)
     dropped = 0
     sides = []
     for files in (train_files, validation_files):
@@ -89,6 +89,33 @@ def python_source(validation: float = 0.1) -> Split:
         dropped += sum(lost for _, lost in cleaned)
         sides.append("\n\n".join(text.strip("\n") for text, _ in cleaned) + "\n")
     return Split(sides[0], sides[1], (len(train_files), len(validation_files)), dropped)
+
+
+def split_files(share: float) -> tuple[dict[str, str], dict[str, str]]:
+    """The library's files as {relative path: source}, in the order of their paths: (training, validation).
+
+    Args:     share: of the files held out, in [0, 1).
+    Raises:   CourseError: this Python has no standard library in source form.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"validation: expected a share in [0, 1), got {share!r}")
+    train: dict[str, str] = {}
+    held_out: dict[str, str] = {}
+    contents: set[str] = set()
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in _source_files(root):
+        try:
+            source = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if not source.strip() or source in contents:
+            continue
+        contents.add(source)
+        name = path.relative_to(root).as_posix()
+        (held_out if in_validation(name, share) else train)[name] = source
+    if len(train) < 10 or (share >= 0.05 and not held_out):
+        raise CourseError(f"the standard library in {root} holds no source files; use a full Python installation")
+    return train, held_out
 
 
 def in_validation(path: str, share: float) -> bool:
@@ -142,29 +169,6 @@ def to_ascii(text: str) -> tuple[str, int]:
 
 def _is_plain(text: str) -> bool:
     return text.isascii() and text.replace("\n", "").isprintable()
-
-
-def _split_files(share: float) -> tuple[dict[str, str], dict[str, str]]:
-    """The library's files as {relative path: source}: (training, validation)."""
-    if not 0 <= share < 1:
-        raise ValueError(f"validation: expected a share in [0, 1), got {share!r}")
-    train: dict[str, str] = {}
-    held_out: dict[str, str] = {}
-    contents: set[str] = set()
-    root = Path(sysconfig.get_path("stdlib"))
-    for path in _source_files(root):
-        try:
-            source = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            continue
-        if not source.strip() or source in contents:
-            continue
-        contents.add(source)
-        name = path.relative_to(root).as_posix()
-        (held_out if in_validation(name, share) else train)[name] = source
-    if len(train) < 10 or (share >= 0.05 and not held_out):
-        raise CourseError(f"the standard library in {root} holds no source files; use a full Python installation")
-    return train, held_out
 
 
 def _source_files(root: Path) -> Iterator[Path]:

@@ -16,7 +16,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from course_lib.embedded import _split_files, in_validation, to_ascii
+from course_lib.embedded import in_validation, split_files, to_ascii
 from course_lib.errors import CourseError
 from course_lib.metrics import exact_match, token_f1
 from course_lib.pairs import Pair, Pairs, ParallelCorpus, corpus_of, key, pairs_of
@@ -43,7 +43,7 @@ def load_summaries() -> ParallelCorpus:
     """
     sides: tuple[list[Pair], list[Pair], list[Pair]] = ([], [], [])
     sizes = []
-    for path, source in _split_files(0)[0].items():
+    for path, source in split_files(0)[0].items():
         found = list(functions(source))
         sides[2 if in_validation(path, HELD_OUT) else 1 if in_validation(path, 2 * HELD_OUT) else 0].extend(found)
         if found:

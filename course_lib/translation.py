@@ -20,6 +20,7 @@ from course_lib.translator import Translator
 from course_lib.units import UnitTokenizer
 
 AT_ONCE = 256  # sources translated, or pairs evaluated, side by side
+NUMBERED = tuple(f"<unk{k}>" for k in range(1, 9))  # of a vocabulary that copies: the rare words of a source, in order
 TOO_LONG = 2  # times the longest source of training: there the model knows nothing
 
 
@@ -59,16 +60,33 @@ class Translation(NamedTuple):
 def encode(pairs: Pairs, source: UnitTokenizer, target: UnitTokenizer) -> Encoded:
     """Pairs as tokens.
 
+    With NUMBERED among the units, the k-th word of a source that the vocabulary lacks becomes <unkk>, and the same word in its
+    target the same token: what to do with a rare word can be learned without knowing it (Luong, Sutskever et al. 2015).
+
     Raises:   CourseError: a side of a pair has no token.
     """
-    found = Encoded(
-        [source.encode(text) for text in pairs.source], [np.append(target.encode(text), EOS) for text in pairs.target]
-    )
+    found = Encoded([], [])
+    for text, translated in zip(*pairs, strict=True):
+        ids, rare = numbered(source, text)
+        found.source.append(ids)
+        found.target.append(np.append(numbered(target, translated, rare)[0], EOS))
     for n, (s, t) in enumerate(zip(*found, strict=True)):
         if not len(s) or len(t) < 2:
             shown = f"{pairs.source[n]!r:.40} | {pairs.target[n]!r:.40}"
             raise CourseError(f"pair {n + 1} has an empty side ({shown}); take it out")
     return found
+
+
+def numbered(units: UnitTokenizer, text: str, rare: dict[str, int] | None = None) -> tuple[np.ndarray, dict[str, int]]:
+    """The tokens of a text, and its rare words with their numbers, 0, 1, ...
+
+    Args:     rare: those of the source, if the text is a target: it may use them, and adds none.
+    """
+    ids, first, known = units.encode(text), units.vocabulary.ids.get(NUMBERED[0]), dict(rare or {})
+    for place, unit in enumerate(units.split(text) if first else ()):
+        if ids[place] == UNK and (unit in known if rare is not None else len(known) < len(NUMBERED) or unit in known):
+            ids[place] = first + known.setdefault(unit, len(known))
+    return ids, known
 
 
 def batches(data: Encoded, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[Source, Tensor]]:
@@ -142,9 +160,9 @@ def candidates(
     Raises:   CourseError: an empty text, or one much longer than those of training. ValueError: see decoding.beam_search.
     """
     model = translator.model() if model is None else model
-    source = source_tokens(translator, text)
+    source, step = source_tokens(translator, text), make_step(model)  # which ends dropout
     state, length = encoded_state(model, [source]), translator.config["longest"][1]
-    found = beam_search(make_step(model), state, BOS, length, width, EOS, length_penalty, n_best)
+    found = beam_search(step, state, BOS, length, width, EOS, length_penalty, n_best)
     tokens = [hypothesis.tokens for hypothesis in found]
     return _translations(translator, model, [text] * len(found), [source] * len(found), tokens, length_penalty)
 
@@ -154,7 +172,7 @@ def source_tokens(translator: Translator, text: str) -> np.ndarray:
 
     Raises:   CourseError: it has none, or more than twice as many as the longest source of training.
     """
-    tokens, longest = translator.source.encode(prepared(translator, text)), translator.config["longest"][0]
+    tokens, longest = numbered(translator.source, prepared(translator, text))[0], translator.config["longest"][0]
     if not len(tokens):
         raise CourseError("the text to translate is empty; give at least one character")
     if len(tokens) > TOO_LONG * longest:
@@ -202,11 +220,13 @@ def _translations(
     for n, (text, tokens, total) in enumerate(zip(texts, targets, totals, strict=True)):
         pieces, looked_at = [], alpha[:, n].argmax(1).tolist()
         units = translator.source.split(prepared(translator, text))
+        rare = dict(zip(NUMBERED, numbered(translator.source, prepared(translator, text))[1], strict=False))
         for t, token in enumerate(tokens.tolist()):
             if token == UNK and model.attention is not None:
                 pieces.append(units[looked_at[t]])
             elif token != EOS:
-                pieces.append(translator.target.vocabulary.tokens[token])
+                unit = translator.target.vocabulary.tokens[token]
+                pieces.append(rare.get(unit, unit))
         score = total / len(tokens) ** length_penalty
         found.append(Translation(translator.target.join(pieces), total, score, tokens[-1] == EOS, tokens))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from course_lib.errors import CourseError
 from course_lib.pairs import Pairs, ParallelCorpus, load_pairs
 from course_lib.seq2seq import PAD, Seq2Seq
 from course_lib.summaries import load_summaries
-from course_lib.translation import Source, batches, encode, evaluate, translate
+from course_lib.translation import NUMBERED, Source, batches, encode, evaluate, translate
 from course_lib.translation_engine import TranslationEngine
 from course_lib.translator import Translator, save
 from course_lib.units import UnitTokenizer
@@ -43,6 +44,9 @@ class TranslationTask:
         elif config.data == "dates":
             both = (dict.fromkeys(dates.alphabet() + LETTERS), "0123456789-" + dates.NO_DATE)
             self.source, self.target = (UnitTokenizer("characters", tuple(characters)) for characters in both)
+        elif config.copy:  # one vocabulary: what is rare on one side is rare on the other
+            both = UnitTokenizer.from_texts((*corpus.train.source, *corpus.train.target), units, least, lowercase=True)
+            self.source = self.target = replace(both, tokens=(*both.tokens, *NUMBERED))
         else:
             self.source, self.target = (UnitTokenizer.from_texts(side, units, least, lowercase=True) for side in corpus.train)
         self.train, self.validation = (

@@ -19,8 +19,10 @@ FORMAT = archive.TRANSLATOR
 
 
 class Translator(NamedTuple):
-    """params: the weights by name. source, target: tokenizers. config: "model", the arguments of Seq2Seq, and "longest", the
-    numbers of tokens of the longest source and the longest target in training. record, extra: as in checkpoint.Checkpoint.
+    """params: the weights by name. source, target: tokenizers. record, extra: as in checkpoint.Checkpoint.
+
+    config: "model", the arguments of Seq2Seq; "longest", the numbers of tokens of the longest source and the longest target
+    in training; "prepare", "dates" or "sentences": how sources are cleaned.
     """
 
     params: dict[str, np.ndarray]
@@ -78,7 +80,11 @@ def load(source: str | Path) -> Translator:
             raise ValueError("its tokenizers do not fit its configuration")
         if not all(isinstance(n, int) and n > 0 for n in config["longest"]) or len(config["longest"]) != 2:
             raise ValueError("it does not say how long its sentences were")
-        if sum(array.size for array in params.values()) < 4 * config["model"]["hidden_size"] ** 2:  # before taking the memory
+        if config["prepare"] not in ("dates", "sentences"):
+            raise ValueError("it does not say how its sentences were prepared")
+        E, H, L = (config["model"][name] for name in ("embedding_size", "hidden_size", "num_layers"))
+        least = (source_units.size + target_units.size) * E + 4 * L * H**2
+        if sum(array.size for array in params.values()) < least:  # before taking the memory
             raise ValueError("its configuration asks for more weights than it holds")
         build(config, params)
     except (KeyError, TypeError, ValueError, CourseError) as error:

@@ -1340,7 +1340,7 @@ TABLE: dict[tuple[str, str], list[tuple[str, str, str]]] = {
     ("seq2seq", "next_log_probs"): [
         ("BOS is written", "<= BOS", "< BOS"),
         ("no text ends", "<= BOS", "<= EOS"),
-        ("unknown words are not written", "<= BOS", "<= BOS) | (torch.arange(logits.shape[2]) == UNK"),
+        ("unknown words are not written", "logits.masked_fill(unwritten", "logits.masked_fill(unwritten | (torch.arange(len(unwritten)) == UNK)"),
         ("not normalised without them", "logits.masked_fill(unwritten, -torch.inf).log_softmax(dim=2)", "logits.log_softmax(dim=2).masked_fill(unwritten, -torch.inf)"),
         ("logits", ".log_softmax(dim=2)", ""),
     ],
@@ -1377,7 +1377,6 @@ TABLE: dict[tuple[str, str], list[tuple[str, str, str]]] = {
     ("translation", "translate"): [
         ("in the order of their lengths", "[found[n] for n in range(len(texts))]", "[*found.values()]"),
         ("cut at the length of sources", '["longest"][1]', '["longest"][0]'),
-        ("no text ends", '["longest"][1], EOS)', '["longest"][1])'),
         ("begun with the end token", "np.full(len(places), BOS)", "np.full(len(places), EOS)"),
         ("the penalty is lost", "some, tokens, length_penalty)", "some, tokens, 0.0)"),
         ("the texts of other places", "[texts[n] for n in places]", "texts[: len(places)]"),

@@ -158,6 +158,7 @@ BAD = {
     "data fetch": "Missing argument",
     "data path nobody": "no data set is called 'nobody'",
     "data path python_docs": "comes with Python: it has no file",
+    "data path dates": "comes with Babel: it has no file; use `course train --task translate --data dates`",
     "unheard": "No such command 'unheard'",
     "--unheard": "No such option: --unheard",
 }
@@ -415,7 +416,7 @@ def test_data_list_names_every_set(tmp_path):
     listed = course("data", "list", folder=tmp_path)
     assert (listed.returncode, listed.stderr) == (0, "")
     names = [line.split()[0] for line in listed.stdout.splitlines()]
-    assert {"python_docs", "python_source", "tiny_shakespeare", "names", "time_machine"} <= set(names)
+    assert {"python_docs", "python_source", "tiny_shakespeare", "names", "time_machine", "dates", "summaries"} <= set(names)
     assert len(set(names)) == len(names)
     states = r"(embedded|in COURSE_DATA|cached|not downloaded)"
     assert all(re.match(rf"\w+ +{states} +\S.* \[.+\]$", line) for line in listed.stdout.splitlines())
@@ -425,12 +426,13 @@ def test_data_fetch_and_path(tmp_path):
     if not DATA.is_dir():
         pytest.skip("no folder of data here")
     environment = ENVIRONMENT | {"COURSE_DATA": str(DATA), "COURSE_CACHE": str(tmp_path / "cache")}
-    fetched = course("data", "fetch", "names", "python_docs", "time_machine", folder=tmp_path, env=environment)
+    fetched = course("data", "fetch", "names", "python_docs", "time_machine", "dates", folder=tmp_path, env=environment)
     assert (fetched.returncode, fetched.stderr) == (0, "")
-    names, docs, machine = fetched.stdout.splitlines()
+    names, docs, machine, dates = fetched.stdout.splitlines()
     assert Path(names).is_file()
     assert Path(machine).is_file()
     assert docs == "python_docs: comes with Python, nothing to fetch"
+    assert dates == "dates: comes with Babel, nothing to fetch"
     assert course("data", "path", "names", folder=tmp_path, env=environment).stdout == names + "\n"
     assert course("data", "path", folder=tmp_path, env=environment).stdout == f"{DATA}\n"
     environment.pop("COURSE_DATA")

@@ -27,7 +27,7 @@ def data(monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no data set or file .*; registered: multi30k, names, "),
+        (None, "no data set or file .*; registered: dates, multi30k, names, "),
         (b"", "is empty; choose"),
         (TEXT.encode() + b"\0", r"is binary \(a NUL at byte 291\)"),
         (TEXT.encode() + b"\xe9t\xe9", r"is not UTF-8 \(first at byte 291\); save it as UTF-8"),
@@ -62,7 +62,7 @@ def test_bad_names(tmp_path):
 
 
 def test_pairs_are_no_single_text():
-    for name in ("multi30k", "tatoeba_fra"):
+    for name in ("multi30k", "tatoeba_fra", "dates", "summaries"):
         for load in (datasets.load_text, datasets.load_corpus):
             with pytest.raises(CourseError, match=f"{name} is of kind 'pairs' and has no single text; choose a text or lines"):
                 load(name)

@@ -194,10 +194,15 @@ def test_several_files(place):
 
 
 def test_names():
-    assert downloads.status("python_docs") == "embedded"
-    with pytest.raises(CourseError, match="has no file"):
-        downloads.fetch("python_source")
-    with pytest.raises(CourseError, match=r"did you mean tiny_shakespeare\? registered: multi30k, names, python_docs, "):
+    for name, message in (
+        ("python_source", r"comes with Python: it has no file; use load_corpus\('python_source'\)"),
+        ("summaries", "comes with Python: it has no file; use `course train --task translate --data summaries`"),
+        ("dates", "comes with Babel: it has no file; use `course train --task translate --data dates`"),
+    ):
+        assert downloads.status(name) == "embedded"
+        with pytest.raises(CourseError, match=f"^{name} {message}$"):
+            downloads.fetch(name)
+    with pytest.raises(CourseError, match=r"did you mean tiny_shakespeare\? registered: dates, multi30k, names, python_docs, "):
         downloads.lookup("tiny_shakespear")
     with pytest.raises(CourseError, match="'qqq'; registered"):
         downloads.fetch("qqq")
@@ -206,7 +211,10 @@ def test_names():
 def test_the_registry_is_complete():
     entries = downloads.registry()
     assert {"tiny_shakespeare", "names", "time_machine", "python_docs", "python_source"} <= set(entries)
-    assert {"multi30k", "tatoeba_fra", "tatoeba_cmn"} == {name for name, entry in entries.items() if entry.kind == "pairs"}
+    pairs = {name for name, entry in entries.items() if entry.kind == "pairs"}
+    assert pairs == {"multi30k", "tatoeba_fra", "tatoeba_cmn", "dates", "summaries"}
+    assert entries["dates"].licence.startswith("Unicode-3.0")
+    assert entries["summaries"].licence == "PSF-2.0"
     assert "non-commercial" in entries["multi30k"].licence
     assert all("CC BY 2.0" in entries[name].licence for name in ("tatoeba_fra", "tatoeba_cmn"))
     assert "www.manythings.org/anki and tatoeba.org" in entries["tatoeba_fra"].licence  # the attribution it asks for
@@ -214,6 +222,7 @@ def test_the_registry_is_complete():
         assert entry.kind in {"text", "lines", "pairs", "embedded"}
         assert entry.description
         assert entry.licence
+        assert bool(entry.files) != (entry.package in {"Python", "Babel"})
         for remote in entry.files:
             assert len(remote.sha256) == 64
             assert remote.size > 0

@@ -84,6 +84,7 @@ def law(kinds: Any, *modules: str, largest: int = 4, many: bool = False) -> Call
     """Register a function of a case."""
 
     def register(holds: Callable[[Case], None]) -> Callable[[Case], None]:
+        assert holds.__name__ not in LAWS
         LAWS[holds.__name__] = Law(holds, tuple(kinds), modules, largest, many)
         return holds
 
@@ -821,23 +822,23 @@ def translation_law(name: str, *modules: str, kinds: Any = TRANSLATORS, largest:
 
 translation_law("torch_attention_follows_its_equations", "attention", kinds=("additive", "multiplicative"))
 translation_law("a_new_attention_is_as_described", "attention", kinds=["module"])
-translation_law("a_translator_is_its_equations", "attention", "seq2seq")
 translation_law("the_loss_is_a_mean_over_real_tokens", "seq2seq", kinds=["none both"])
+translation_law("translators_that_cannot_be_are_refused", "seq2seq", kinds=["additive both"])
 translation_law("a_new_translator_is_as_described", "seq2seq")
-translation_law("padding_changes_nothing", "attention", "seq2seq")
-translation_law("a_batch_is_its_singles", "attention", "seq2seq")
-translation_law("decoding_can_stop_and_go_on", "seq2seq")
-translation_law("a_model_is_fed_as_asked", "seq2seq", largest=3)
+translation_law("a_translator_is_its_equations", "attention", "seq2seq")
+translation_law("logits_are_wide", "seq2seq", kinds=["additive both"])
 translation_law("its_gradients_are_slopes", "attention", "seq2seq", largest=3)
+translation_law("a_translator_drops_out_in_training_only", "seq2seq")
+translation_law("decoding_can_stop_and_go_on", "seq2seq")
+translation_law("a_batch_is_its_singles", "attention", "seq2seq")
+translation_law("padding_of_pairs_changes_nothing", "attention", "seq2seq")
+translation_law("a_model_is_fed_as_asked", "seq2seq", largest=3)
 translation_law("a_translator_speaks_to_the_decoders", "seq2seq", largest=3)
 translation_law("beam_search_finds_the_best_translations", "seq2seq", largest=3)
-translation_law("a_translator_drops_out_in_training_only", "seq2seq")
-translation_law("translators_that_cannot_be_are_refused", "seq2seq", kinds=["additive both"])
-translation_law("logits_are_wide", "seq2seq", kinds=["additive both"])
-translation_law("perplexity_is_of_the_true_text", "translation")
-translation_law("translations_are_those_of_the_model", "translation", largest=3)
 translation_law("texts_without_a_translation_are_refused", "translation", kinds=["additive both"])
 translation_law("each_pass_deals_all_pairs_once", "translation", "torch_tokens", kinds=["batches"])
+translation_law("perplexity_is_of_the_true_text", "translation")
+translation_law("translations_are_those_of_the_model", "translation", largest=3)
 
 
 # The tests

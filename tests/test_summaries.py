@@ -101,7 +101,7 @@ def test_sides_follow_from_the_path_and_share_no_sentence(monkeypatch):
         files[path] = body
         place = 2 if embedded.in_validation(path, 0.1) else 1 if embedded.in_validation(path, 0.2) else 0
         expected[place].extend(functions(body))
-    monkeypatch.setattr(summaries, "_split_files", lambda share: (files, {}))
+    monkeypatch.setattr(summaries, "split_files", lambda share: (files, {}))
     corpus = summaries.load_summaries()
     before, duplicates, dropped = set(), 0, 0
     for part, side in zip((corpus.train, corpus.validation, corpus.test), expected, strict=True):
