@@ -7,7 +7,7 @@
     rank 3   unroll  caches  variants  jacobians  exercise_book  tensor_call  torch_sequence  torch_triton  torch_tokens
     rank 3   attention  pairs
     rank 4   sequence  torch_kernels  summaries
-    rank 5   stacked  rnn_book
+    rank 5   stacked  rnn_book  bodies
     rank 6   language_model  lstm_book  jacobian_book  torch_stack
     rank 7   checkpoint  plotting  variant_book  torch_book  window_book  conversion_book  classifier_book  torch_lstm
     rank 7   attention_book  beam_book

@@ -48,6 +48,7 @@ _EMBEDDED = (  # name, kind, description
     ("python_docs", "embedded", "docstrings and help topics of the running Python (1.7 MB of English, no download)", *_PYTHON),
     ("python_source", "embedded", "source code of the running Python's standard library (8 MB, no download)", *_PYTHON),
     ("summaries", "pairs", "docstring's first sentence -> function name, of the running Python (no download)", *_PYTHON),
+    ("bodies", "pairs", "code of a function -> its docstring's first sentence, of the running Python (no download)", *_PYTHON),
     ("dates", "pairs", "29 million date strings in 17 languages -> ISO 8601 (no download)", *_BABEL),
 )
 

@@ -64,7 +64,8 @@ def load_pairs(name_or_path: str | Path, target: str | Path | None = None, rever
 
     multi30k: German -> English, its given split, every pair kept. tatoeba_fra: French -> English. tatoeba_cmn: Chinese ->
     English. A file: "source TAB target" in each line (more columns are not read). Two files: line n translates line n.
-    Not dates and summaries, which are registered and have modules of their own. All but multi30k are split 95/2.5/2.5, about, by groups (see above); a pair occurs once. Spaces are cleaned.
+    All but multi30k are split 95/2.5/2.5, about, by groups (see above); a pair occurs once. Spaces are cleaned.
+    dates, summaries and bodies are registered too, but have modules of their own.
 
     Args:     target: the file of the targets, if name_or_path is the file of the sources. reverse: swap the sides.
     Raises:   CourseError: one line: which file or line is wrong, and what to do; or the reasons of ``fetch_all``.

@@ -14,7 +14,7 @@ import math
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from course_lib.embedded import in_validation, split_files, to_ascii
 from course_lib.errors import CourseError
@@ -41,29 +41,46 @@ def load_summaries() -> ParallelCorpus:
 
     Raises:   CourseError: this Python has no standard library in source form.
     """
+    return split_by_file("summaries", functions)
+
+
+def split_by_file(name: str, read: Callable[[str], Iterable[Pair]], columns: tuple[int, ...] = (0,)) -> ParallelCorpus:
+    """The pairs that ``read`` finds in each file of the standard library, as ``load_summaries`` splits them.
+
+    Args:     columns: 0 for the source, 1 for the target: what of a pair must not stand on an earlier side.
+    Raises:   CourseError: this Python has no standard library in source form.
+    """
     sides: tuple[list[Pair], list[Pair], list[Pair]] = ([], [], [])
     sizes = []
     for path, source in split_files(0)[0].items():
-        found = list(functions(source))
+        found = list(read(source))
         sides[2 if in_validation(path, HELD_OUT) else 1 if in_validation(path, 2 * HELD_OUT) else 0].extend(found)
         if found:
             sizes.append(len(found))
     duplicates = dropped = 0
-    seen: set[str] = set()
+    seen: set[tuple[int, str]] = set()
     parts = []
     for side in sides:
         unique = list(dict.fromkeys(side))
-        kept = [pair for pair in unique if key(pair[0]) not in seen]
+        kept = [pair for pair in unique if seen.isdisjoint((column, key(pair[column])) for column in columns)]
         duplicates, dropped = duplicates + len(side) - len(unique), dropped + len(unique) - len(kept)
-        seen.update(key(sentence) for sentence, _ in kept)
+        seen.update((column, key(pair[column])) for pair in kept for column in columns)
         parts.append(kept)
     if not all(parts):
         raise CourseError("the standard library's sources have no docstrings; use a full Python installation")
-    return corpus_of("summaries", [pairs_of(part) for part in parts], duplicates, dropped, len(sizes), max(sizes))
+    return corpus_of(name, [pairs_of(part) for part in parts], duplicates, dropped, len(sizes), max(sizes))
 
 
 def functions(source: str) -> Iterator[Pair]:
     """(first sentence, name in words) of each documented function of a module, in order; none if it cannot be parsed."""
+    for node, sentence in documented(source):
+        name = name_words(node.name)
+        if name:
+            yield sentence, name
+
+
+def documented(source: str) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]]:
+    """(function, its docstring's first sentence) of a module, in order; none if it cannot be parsed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the library's own invalid escapes are not our reader's business
         try:
@@ -74,9 +91,9 @@ def functions(source: str) -> Iterator[Pair]:
     while queue:
         node = queue.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            sentence, name = first_sentence(ast.get_docstring(node) or ""), name_words(node.name)
-            if sentence and name:
-                yield sentence, name
+            sentence = first_sentence(ast.get_docstring(node) or "")
+            if sentence:
+                yield node, sentence
         blocks = [getattr(node, field, ()) for field in ("body", "handlers", "orelse", "finalbody", "cases")]
         queue.extend(reversed([child for block in blocks if isinstance(block, list) for child in block]))
 

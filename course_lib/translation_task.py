@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from course_lib import dates, metrics
+from course_lib import bodies, dates, metrics
 from course_lib.budget import Config
 from course_lib.engines import Engine
 from course_lib.errors import CourseError
@@ -65,7 +65,9 @@ class TranslationTask:
 
     def engine(self, rng: np.random.Generator) -> Engine:
         """Torch's: its random numbers follow from the seed."""
-        return TranslationEngine(self.config, self.model, self.saved.params if self.saved else None)
+        if self.saved:  # what it holds; the trainer compares that with what was asked for
+            return TranslationEngine(self.config, self.saved.config, self.saved.params)
+        return TranslationEngine(self.config, self.model, None)
 
     def batches(self, number: int) -> Iterator[tuple[Source, Tensor]]:
         """Pass ``number``: of dates, others each time."""
@@ -88,13 +90,14 @@ class TranslationTask:
 def load_corpus(config: Config) -> ParallelCorpus:
     """The pairs that a configuration names, in the direction it asks for.
 
-    Raises:   CourseError: see pairs.load_pairs; summaries that are to be reversed.
+    Raises:   CourseError: see pairs.load_pairs; summaries or bodies that are to be reversed.
     """
-    if config.data != "summaries":
+    if config.data not in ("summaries", "bodies"):
         return load_pairs(config.data, config.target, config.reverse)
     if config.reverse or config.target:
-        raise CourseError("--data summaries goes from sentence to name only; leave out --reverse and --target")
-    return load_summaries()
+        way = "sentence to name" if config.data == "summaries" else "code to sentence"
+        raise CourseError(f"--data {config.data} goes from {way} only; leave out --reverse and --target")
+    return load_summaries() if config.data == "summaries" else bodies.load_bodies()
 
 
 def _dates(seed: int) -> ParallelCorpus:
@@ -110,7 +113,7 @@ def score(found: Translator, config: Config, split: str) -> dict[str, Any]:
     """How well a translator does on a part of the pairs: true perplexity, and greedy translations against the references.
 
     Args:     config: data, target and reverse say which pairs. split: "train", "validation" or "test".
-    Returns:  nats per token, perplexity, tokens, exact_match; bleu with its signature, for summaries token_f1 instead.
+    Returns:  nats per token, perplexity, tokens, exact_match; bleu but for summaries; token_f1 for them and bodies.
     """
     if config.data == "dates":
         rows = dates.held_out(split, DATES_SCORED)
@@ -126,7 +129,9 @@ def score(found: Translator, config: Config, split: str) -> dict[str, Any]:
     result |= {"pairs": len(written), "exact_match": metrics.exact_match(written, references)}
     if config.data == "summaries":
         result["token_f1"] = metrics.token_f1(written, references)
-    elif config.data != "dates":
+    if config.data == "bodies":
+        result["token_f1"] = bodies.word_f1(written, references)
+    if config.data not in ("summaries", "dates"):
         measure = metrics.bleu(written, part.target, lowercase=True)
         result |= {"bleu": measure.score, "signature": measure.signature}
     return result | {"data": config.data, "split": split, "data_sha256": sha256}

@@ -27,7 +27,7 @@ def data(monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no data set or file .*; registered: dates, multi30k, names, "),
+        (None, "no data set or file .*; registered: bodies, dates, multi30k, names, "),
         (b"", "is empty; choose"),
         (TEXT.encode() + b"\0", r"is binary \(a NUL at byte 291\)"),
         (TEXT.encode() + b"\xe9t\xe9", r"is not UTF-8 \(first at byte 291\); save it as UTF-8"),

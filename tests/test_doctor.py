@@ -65,7 +65,7 @@ def test_a_healthy_machine(healthy, tmp_path):
         assert part in text
     assert f"COURSE_DATA: {tmp_path / 'data'}" in text
     assert f"downloads go to {tmp_path / 'cache'}" in text
-    assert "data sets ready: python_docs, python_source, summaries, dates; fetched when first used: " in text
+    assert "data sets ready: python_docs, python_source, summaries, bodies, dates; fetched when first used: " in text
     assert "no GPU: nothing in the course needs one" in text or "an NVIDIA driver, but torch cannot use it" in text
     assert not (tmp_path / "cache").exists(), "looking changes nothing"
 

@@ -202,7 +202,9 @@ def test_names():
         assert downloads.status(name) == "embedded"
         with pytest.raises(CourseError, match=f"^{name} {message}$"):
             downloads.fetch(name)
-    with pytest.raises(CourseError, match=r"did you mean tiny_shakespeare\? registered: dates, multi30k, names, python_docs, "):
+    with pytest.raises(
+        CourseError, match=r"did you mean tiny_shakespeare\? registered: bodies, dates, multi30k, names, python_docs, "
+    ):
         downloads.lookup("tiny_shakespear")
     with pytest.raises(CourseError, match="'qqq'; registered"):
         downloads.fetch("qqq")
@@ -212,7 +214,7 @@ def test_the_registry_is_complete():
     entries = downloads.registry()
     assert {"tiny_shakespeare", "names", "time_machine", "python_docs", "python_source"} <= set(entries)
     pairs = {name for name, entry in entries.items() if entry.kind == "pairs"}
-    assert pairs == {"multi30k", "tatoeba_fra", "tatoeba_cmn", "dates", "summaries"}
+    assert pairs == {"multi30k", "tatoeba_fra", "tatoeba_cmn", "dates", "summaries", "bodies"}
     assert entries["dates"].licence.startswith("Unicode-3.0")
     assert entries["summaries"].licence == "PSF-2.0"
     assert "non-commercial" in entries["multi30k"].licence

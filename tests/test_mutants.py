@@ -174,7 +174,7 @@ class TestTorch:
 
 @without_fork
 class TestTranslation:
-    modules = ("attention", "seq2seq", "translation")
+    modules = ("attention", "seq2seq", "torch_tokens", "translation")
 
     @each_mutant_of(*modules)
     def test_it_breaks_a_law(self, mutant, killers):

@@ -197,11 +197,11 @@ def test_bad_files(tmp_path, content, message):
 
 def test_data_sets_of_other_kinds():
     for name in ("names", "tiny_shakespeare", "python_docs"):
-        with pytest.raises(CourseError, match=f"{name} is of kind .* has no pairs; choose one of dates, multi30k, "):
+        with pytest.raises(CourseError, match=f"{name} is of kind .* has no pairs; choose one of bodies, dates, multi30k, "):
             load_pairs(name)
     with pytest.raises(CourseError, match="did you mean multi30k"):
         load_pairs("multi3k")
-    for name, package in (("dates", "Babel"), ("summaries", "Python")):
+    for name, package in (("dates", "Babel"), ("summaries", "Python"), ("bodies", "Python")):
         message = f"{name} comes with {package}: it has no file; use `course train --task translate --data {name}`"
         with pytest.raises(CourseError, match=f"^{re.escape(message)}$"):
             load_pairs(name)

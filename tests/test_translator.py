@@ -127,7 +127,7 @@ def test_a_name_a_file_or_the_best_of_a_run(path, shelf, tmp_path):
     assert np.array_equal(load(tmp_path / "run").params["bias"], made(3).params["bias"])
     save(shelf / "poet.safetensors", made(4))
     assert np.array_equal(load("poet").params["bias"], made(4).params["bias"])
-    with pytest.raises(CourseError, match="^no checkpoint 'nobody': give "):
+    with pytest.raises(CourseError, match=r"^no checkpoint 'nobody': give "):
         load("nobody")
 
 

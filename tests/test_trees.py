@@ -55,3 +55,23 @@ def test_arguments_correspond_and_lists_are_leaves():
 def test_trees_of_other_forms_are_refused():
     with pytest.raises(ValueError, match="zip"):
         map_tree(lambda a, b: a, (1, 2), (1, 2, 3))
+
+
+def test_dicts_are_trees_in_the_order_of_their_names():
+    tree = {"b": 1, "a": (2, {"c": Pair(3, 4)}), "none": {}}
+    names = ["b", "a.0", "a.1.c.left", "a.1.c.right"]
+    assert list(named_leaves(tree)) == list(zip(names, [1, 2, 3, 4], strict=True))
+    assert list(named_leaves({"x": 7}, "model")) == [("model.x", 7)]
+    assert leaves(tree) == [1, 2, 3, 4]
+    doubled = map_tree(lambda a: 2 * a, tree)
+    assert doubled == {"b": 2, "a": (4, {"c": Pair(6, 8)}), "none": {}}
+    assert list(doubled) == ["b", "a", "none"]
+    assert type(doubled["a"][1]["c"]) is Pair
+    assert leaves({}) == []
+
+
+def test_in_dicts_names_correspond_whatever_their_order():
+    assert map_tree(lambda a, b: a - 10 * b, {"x": 1, "y": (2,)}, {"y": (4,), "x": 3}) == {"x": -29, "y": (-38,)}
+    assert list(map_tree(lambda a, b: a, {"x": 1, "y": 2}, {"y": 4, "x": 3})) == ["x", "y"]
+    with pytest.raises(KeyError, match="y"):
+        map_tree(lambda a, b: a, {"x": 1, "y": 2}, {"x": 1})

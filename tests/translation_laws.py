@@ -571,6 +571,30 @@ def texts_without_a_translation_are_refused(case: Any) -> None:
             translation.encode(bad, translator.source, translator.target)
 
 
+def rare_words_keep_their_numbers(case: Any) -> None:
+    """The k-th word of a source that the vocabulary lacks is <unkk>, on both sides and on the way back; there are 8 numbers."""
+    numbers = tuple(f"<unk{k}>" for k in range(1, 9))
+    units, plain = UnitTokenizer("words", (*"abc", *numbers)), UnitTokenizer("words", tuple("abcxyz"))
+    words, rng = [*"abc", *(f"r{k}" for k in range(11))], case.rng
+    texts = [[" ".join(rng.choice(words, n)) for n in rng.integers(1, 30, 6)] for _ in range(2)]
+    texts[0][0], texts[1][0] = " ".join(words), " ".join(words[::-1])
+    found = translation.encode(Pairs(*map(tuple, texts)), units, units)
+    for source, target, ids, translated in zip(*texts, *found, strict=True):
+        rare = [word for word in dict.fromkeys(source.split()) if word not in "abc"][:8]
+        names = dict(zip(rare, numbers, strict=False)) | {word: word for word in "abc"}
+        for text, got in ((source, ids.tolist()), (target, translated.tolist()[:-1])):
+            vocabulary = units.vocabulary.ids
+            assert got == [vocabulary.get(names.get(word, ""), UNK) for word in text.split()]
+    assert translation.encode(Pairs(("a r0",), ("r0 a",)), plain, plain).source[0].tolist() == [4, UNK]
+
+    model = randomised(Seq2Seq(units.size, units.size, 4, 4, attention="multiplicative"), case.seed)
+    translator = Translator({}, units, units, {"model": model.config, "longest": [9, 2], "prepare": "sentences"}, {}, {})
+    with torch.no_grad():
+        model.bias[units.vocabulary.ids["<unk2>"]] = 99
+    got = translation.translate(translator, ["r7 a r3 r7", "r5 r5 b"], model=model)
+    assert [t.text for t in got] == ["r3 r3", "<unk2> <unk2>"]
+
+
 def perplexity_is_of_the_true_text(case: Any) -> None:
     """Each token predicted from the true ones before it, in any batches, without dropout; the model stays in its mode."""
     t = task(case, dropout=0.3)
@@ -606,6 +630,13 @@ def each_pass_deals_all_pairs_once(case: Any) -> None:
             assert source.tokens[: source.lengths[n], n].tolist() == data.source[k].tolist()
             seen.append(k)
     assert sorted(seen) == list(range(50))
-    assert seen != sorted(seen)
+    totals = lengths + lengths % 3 + 1
+    assert seen != sorted(seen, key=lambda k: totals[k]), "short batches are not always first"
+    again = [source.tokens[0].tolist() for source, _ in translation.batches(data, size, rng)]
+    assert [k + 4 for k in seen] != [k for row in again for k in row]
+    if size > 1:  # equal lengths, so that sorting leaves the order they were dealt in
+        same = translation.Encoded([np.full(2, 4 + k) for k in range(50)], [np.full(2, 60)] * 50)
+        deals = [{frozenset(source.tokens[0].tolist()) for source, _ in translation.batches(same, size, rng)} for _ in range(2)]
+        assert deals[0] != deals[1]
     assert padding <= 0.5 * size * 50
     assert len(list(translation.batches(data, size, rng))) == -(-50 // size)
