@@ -167,8 +167,8 @@ def train(
 ) -> None:
     """Train a language model, in pure NumPy or in PyTorch, or a translator; the best weights end in OUT/best.safetensors.
 
-    A translator learns from --data dates, summaries, multi30k, tatoeba_fra, tatoeba_cmn, a file of "source TAB target" lines,
-    or two files, --data and --target.
+    A translator learns from --data dates, summaries, bodies, multi30k, tatoeba_fra, tatoeba_cmn, a file of "source TAB target"
+    lines, or two files, --data and --target.
     """
     import shlex
 

@@ -228,7 +228,7 @@ def _translations(
                 unit = translator.target.vocabulary.tokens[token]
                 pieces.append(rare.get(unit, unit))
         score = total / len(tokens) ** length_penalty
-        found.append(Translation(translator.target.join(pieces), total, score, tokens[-1] == EOS, tokens))
+        found.append(Translation(translator.target.join(pieces), total, score, bool(tokens[-1] == EOS), tokens))
     return found
 
 

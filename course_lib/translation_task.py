@@ -27,6 +27,7 @@ DATES_VALIDATED = 2_000
 REFUSED = 0.12  # of the drawn pairs: sources that are no date
 LONGEST_DATE = [60, 11]  # tokens of the sources, about, and of the targets with their end
 DATES_SCORED = 200  # of each locale, by ``score``
+ONE_WAY = {"dates": "what people write to ISO 8601", "summaries": "sentence to name", "bodies": "code to sentence"}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -35,7 +36,7 @@ class TranslationTask:
 
     def __init__(self, config: Config, saved: Translator | None = None):
         self.config, self.saved = config, saved
-        corpus = _dates(config.seed) if config.data == "dates" else load_corpus(config)
+        corpus = load_corpus(config)
         self.sha256 = corpus.sha256
         units = config.units or ("characters" if config.data == "dates" else "words")
         least = config.min_count or (2 if units == "words" else 1)
@@ -90,13 +91,14 @@ class TranslationTask:
 def load_corpus(config: Config) -> ParallelCorpus:
     """The pairs that a configuration names, in the direction it asks for.
 
-    Raises:   CourseError: see pairs.load_pairs; summaries or bodies that are to be reversed.
+    Raises:   CourseError: see pairs.load_pairs; pairs of one direction that are to be reversed.
     """
-    if config.data not in ("summaries", "bodies"):
+    if config.data not in ONE_WAY:
         return load_pairs(config.data, config.target, config.reverse)
     if config.reverse or config.target:
-        way = "sentence to name" if config.data == "summaries" else "code to sentence"
-        raise CourseError(f"--data {config.data} goes from {way} only; leave out --reverse and --target")
+        raise CourseError(f"--data {config.data} goes from {ONE_WAY[config.data]} only; leave out --reverse and --target")
+    if config.data == "dates":
+        return _dates(config.seed)
     return load_summaries() if config.data == "summaries" else bodies.load_bodies()
 
 

@@ -4,24 +4,41 @@ import itertools
 import json
 import math
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 from course_process import DATA, course, the_error, tree
 
-from course_lib import checkpoint, dates, metrics, pairs, translation, translator
+from course_lib import checkpoint, cli, dates, metrics, pairs, translation, translator
 
-WORDS = {"ein": "a", "der": "the", "hund": "dog", "mann": "man", "ball": "ball", "sieht": "sees", "wirft": "throws", "rot": "red"}
+WORDS = {"ein": "a", "der": "the", "hund": "dog", "mann": "man", "ball": "ball"}
+WORDS |= {"sieht": "sees", "wirft": "throws", "rot": "red"}
+ARTICLES, NOUNS = ("ein", "der"), ("hund", "mann", "ball")
 SENTENCES = [
     " ".join(words)
-    for words in itertools.product(("ein", "der"), ("hund", "mann", "ball"), ("sieht", "wirft"), ("ein", "der"), ("hund", "mann", "ball"))
-    for words in (words, (*words, "rot"))
-]  # fmt: skip
-TINY = ("--task", "translate", "--hidden", 16, "--embedding", 8, "--batch-size", 8, "--min-count", 1, "--seed", 1)
+    for five in itertools.product(ARTICLES, NOUNS, ("sieht", "wirft"), ARTICLES, NOUNS)
+    for words in (five, (*five, "rot"))
+]
+TINY = ("--task", "translate", "--hidden", 32, "--embedding", 8, "--batch-size", 8, "--min-count", 1, "--seed", 1)
 
 
 def english(sentence: str) -> str:
     return " ".join(WORDS[word] for word in sentence.split())
+
+
+@pytest.fixture
+def inside(monkeypatch, capsys):
+    """The command in this process, which has loaded torch already: for what a process of its own would show just the same."""
+
+    def run(*arguments: object, folder: Path) -> subprocess.CompletedProcess:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("sys.argv", ["course", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return subprocess.CompletedProcess(arguments, ended.value.code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +51,18 @@ def place(tmp_path_factory) -> Path:
     (folder / "short.txt").write_text("".join(f"{english(s)}\n" for s in SENTENCES[1:]), encoding="utf-8")
     (folder / "half.tsv").write_text("".join(f"{s}\t{english(s)}\n" for s in SENTENCES) + "nur deutsch\t\n", encoding="utf-8")
     (folder / "text.txt").write_text("no tab in this line\n" * 200, encoding="utf-8")
-    trained = course("train", "--data", "pairs.tsv", *TINY, "--lr", 0.02, "--steps", 250, "--out", "run", folder=folder)
+    training = ("--data", "pairs.tsv", *TINY, "--lr", 0.02, "--steps", 300, "--out", "run")
+    trained = course("train", *training, folder=folder, timeout=300)
     assert (trained.returncode, trained.stderr) == (0, "")
-    assert "115 pairs to train on" in trained.stdout or re.search(r"\d+ pairs to train on", trained.stdout)
+    assert "124 pairs to train on, 10 held out, V = 12 -> 12" in trained.stdout
     assert 'course translate "a sentence" --checkpoint run' in trained.stdout
     return folder
 
 
-def test_what_was_learned_is_used(place):
+def test_what_was_learned_is_used(inside, place):
     """The pairs are a word for a word: a model that has learned anything gets most held-out sentences right."""
     corpus = pairs.load_pairs(place / "pairs.tsv")
-    result = course("translate", *corpus.test.source, "--checkpoint", "run", folder=place)
+    result = inside("translate", *corpus.test.source, "--checkpoint", "run", folder=place)
     assert (result.returncode, result.stderr) == (0, "")
     lines = [re.fullmatch(r"(.*)  \(probability ([\d.e-]+)\)", line) for line in result.stdout.splitlines()]
     right = [line[1] == target for line, target in zip(lines, corpus.test.target, strict=True)]
@@ -63,11 +81,12 @@ def test_json_n_best_and_standard_input(place):
         assert all(math.isclose(row["probability"], math.exp(row["log_prob"])) for row in three)
     found = translator.load(place / "run")
     best = translation.candidates(found, SENTENCES[0], 4, 1.0, 3)
-    assert [(b.text, pytest.approx(b.log_prob, abs=1e-4)) for b in best] == [(r["translation"], r["log_prob"]) for r in rows[:3]]
+    for b, row in zip(best, rows[:3], strict=True):
+        assert (b.text, b.log_prob) == (row["translation"], pytest.approx(row["log_prob"], abs=1e-4))
 
 
-def test_eval_prints_json(place):
-    result = course("eval", "run", "--split", "test", folder=place)
+def test_eval_prints_json(inside, place):
+    result = inside("eval", "run", "--split", "test", folder=place)
     found = json.loads(result.stdout)
     corpus = pairs.load_pairs(place / "pairs.tsv")
     written = [b.text for b in translation.translate(translator.load(place / "run"), corpus.test.source)]
@@ -78,26 +97,26 @@ def test_eval_prints_json(place):
     assert found["tokens"] == sum(len(target.split()) + 1 for target in corpus.test.target)
 
 
-def test_two_files_are_one_corpus_and_can_be_reversed(place, tmp_path):
-    course("train", "--data", place / "de.txt", "--target", place / "en.txt", *TINY, "--steps", 2, "--out", "a", folder=tmp_path)
-    course("train", "--data", place / "pairs.tsv", "--reverse", *TINY, "--steps", 2, "--out", "b", folder=tmp_path)
+def test_two_files_are_one_corpus_and_can_be_reversed(inside, place, tmp_path):
+    files = ("--data", place / "de.txt", "--target", place / "en.txt")
+    inside("train", *files, *TINY, "--steps", 2, "--out", "a", folder=tmp_path)
+    inside("train", "--data", place / "pairs.tsv", "--reverse", *TINY, "--steps", 2, "--out", "b", folder=tmp_path)
     a, b = (translator.load(tmp_path / name / "last.safetensors") for name in "ab")
     assert (set(a.source.tokens), set(a.target.tokens)) == (set(WORDS), set(WORDS.values()))
     assert (set(b.source.tokens), set(b.target.tokens)) == (set(WORDS.values()), set(WORDS))
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(place, tmp_path):
-    options = ("--data", place / "pairs.tsv", *TINY, "--dropout", 0.3, "--lr", 0.01, "--steps", 40)
-    course("train", *options, "--out", "whole", folder=tmp_path)
-    again = course("train", *options, "--out", "again", folder=tmp_path)
-    assert again.returncode == 0
-    whole, second = (translator.load(tmp_path / name / "last.safetensors") for name in ("whole", "again"))
-    assert all((whole.params[name] == second.params[name]).all() for name in whole.params)
+def test_the_same_seed_is_the_same_run(inside, place, tmp_path):
+    options = ("--data", place / "pairs.tsv", *TINY, "--dropout", 0.3, "--lr", 0.01, "--steps", 20)
+    for name in ("one", "other"):
+        assert inside("train", *options, "--out", name, folder=tmp_path).returncode == 0
+    one, other = (translator.load(tmp_path / name / "last.safetensors") for name in ("one", "other"))
+    assert all((one.params[name] == other.params[name]).all() for name in one.params)
 
 
 BAD = {
-    "lines": (("--data", "de.txt", "--target", "short.txt"), r"de.txt.*72.*short.txt.*71|72.*71"),
-    "empty side": (("--data", "half.tsv"), r"73"),
+    "lines": (("--data", "de.txt", "--target", "short.txt"), r"de.txt has 144 lines and short.txt 143"),
+    "empty side": (("--data", "half.tsv"), r"line 145 of half.tsv has an empty target"),
     "no tab": (("--data", "text.txt"), "TAB"),
     "no file": (("--data", "nowhere.tsv"), "nowhere.tsv"),
     "a text": (("--data", "python_docs"), "pairs"),
@@ -105,21 +124,23 @@ BAD = {
     "cell": (("--data", "pairs.tsv", "--cell", "gru"), "--cell does nothing with --task translate"),
     "numpy": (("--data", "pairs.tsv", "--engine", "numpy"), "--engine: expected torch"),
     "summaries": (("--data", "summaries", "--reverse"), "leave out --reverse"),
+    "copied characters": (("--data", "pairs.tsv", "--copy", "--units", "characters"), "--copy: expected"),
+    "dates": (("--data", "dates", "--target", "en.txt"), "leave out --reverse and --target"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_data_and_options_are_one_line(place, name, tmp_path):
+def test_bad_data_and_options_are_one_line(inside, place, name, tmp_path):
     options, said = BAD[name]
     before = tree(place)
-    message = the_error(course("train", "--task", "translate", *options, "--out", tmp_path / "out", folder=place))
+    message = the_error(inside("train", "--task", "translate", *options, "--out", tmp_path / "out", folder=place))
     assert re.search(said, message), message
     assert tree(place) == before
     assert not (tmp_path / "out").exists()
 
 
-def test_options_of_translators_need_the_task(place):
-    assert "--task translate" in the_error(course("train", "--data", "text.txt", "--attention", "none", folder=place))
+def test_options_of_translators_need_the_task(inside, place):
+    assert "--task translate" in the_error(inside("train", "--data", "text.txt", "--attention", "none", folder=place))
 
 
 @pytest.mark.parametrize(
@@ -133,19 +154,19 @@ def test_options_of_translators_need_the_task(place):
         (("hund", "--checkpoint", "nowhere"), "nowhere"),
     ],
 )
-def test_what_cannot_be_translated_is_one_line(place, arguments, said):
+def test_what_cannot_be_translated_is_one_line(inside, place, arguments, said):
     options = () if "--checkpoint" in arguments else ("--checkpoint", "run")
-    assert said in the_error(course("translate", *arguments, *options, folder=place))
+    assert said in the_error(inside("translate", *arguments, *options, folder=place))
 
 
-def test_a_translator_does_not_write_texts(place):
-    assert "course translate" in the_error(course("generate", "hund", "--checkpoint", "run", folder=place))
-    assert "--split test" in the_error(course("eval", "shakespeare", "--split", "test", folder=place))
-    assert "--split all" in the_error(course("eval", "run", "--split", "all", folder=place))
+def test_a_translator_does_not_write_texts(inside, place):
+    assert "course translate" in the_error(inside("generate", "hund", "--checkpoint", "run", folder=place))
+    assert "--split test" in the_error(inside("eval", "shakespeare", "--split", "test", folder=place))
+    assert "--split all" in the_error(inside("eval", "run", "--split", "all", folder=place))
 
 
-def test_unknown_words_are_told(place):
-    result = course("translate", "ein xylophon sieht der hund", "--checkpoint", "run", folder=place)
+def test_unknown_words_are_told(inside, place):
+    result = inside("translate", "ein xylophon sieht der hund", "--checkpoint", "run", folder=place)
     assert (result.returncode, result.stderr) == (0, "note: run has never seen 'xylophon'\n")
 
 
@@ -154,23 +175,28 @@ SHIPPED = checkpoint.shipped(translator.FORMAT)
 
 @pytest.mark.skipif("dates" not in SHIPPED, reason="no shipped dates")
 class TestDates:
+    def test_the_command_of_the_issue(self, place):
+        result = course("translate", "le 3 février 2024", folder=place)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert re.fullmatch(r"2024-02-03  \(probability (1|0\.\d+)\)\n", result.stdout)
+
     @pytest.mark.parametrize(
         ("text", "iso"),
         [("le 3 février 2024", "2024-02-03"), ("February 3rd, 2024", "2024-02-03"), ("3. 2. 2024", "2024-02-03"),
-         ("2024年2月3日", "2024-02-03"), ("суббота, 3 февраля 2024 г.", "2024-02-03"), ("LE  3 FÉVRIER 2024", "2024-02-03")],
+         ("2024年2月3日", "2024-02-03"), ("суббота, 3 февраля 2024", "2024-02-03"), ("LE  3 FÉVRIER 2024", "2024-02-03")],
     )  # fmt: skip
-    def test_the_command_of_the_issue(self, place, text, iso):
-        result = course("translate", text, folder=place)
+    def test_many_ways_to_write_a_day(self, inside, place, text, iso):
+        result = inside("translate", text, folder=place)
         assert (result.returncode, result.stderr) == (0, "")
         assert re.fullmatch(rf"{iso}  \(probability (1|0\.\d+)\)\n", result.stdout)
 
     @pytest.mark.parametrize("text", ["31 février 2024", "hello world", "১২ মার্চ ১৯৯৯", "3 février"])
-    def test_an_impossible_date_gets_an_honest_answer(self, place, text):
-        result = course("translate", text, folder=place)
+    def test_an_impossible_date_gets_an_honest_answer(self, inside, place, text):
+        result = inside("translate", text, folder=place)
         answer = result.stdout.split()[0]
         assert result.returncode == 0
-        assert answer == dates.NO_DATE or not dates.is_day(answer) or float(re.search(r"y ([\d.e-]+)\)", result.stdout)[1]) < 0.9
-        assert "note: " in result.stderr or dates.is_day(answer)
+        assert answer == dates.NO_DATE or not dates.is_day(answer)
+        assert "note: " in result.stderr
 
     def test_it_holds_what_is_promised(self):
         """99 % exact over all locales and 97 % in each, on days that training has not seen."""
