@@ -1438,7 +1438,7 @@ TABLE: dict[tuple[str, str], list[tuple[str, str, str]]] = {
         ("the end token has no length", "total / len(tokens)", "total / max(1, len(tokens) - 1)"),
         ("the sum for the score", "total, score, tokens", "total, total, tokens"),
         ("the score for the sum", "total, score, tokens", "score, score, tokens"),
-        ("all are ended", "tokens[-1] == EOS, tokens", "True, tokens"),
+        ("all are ended", "bool(tokens[-1] == EOS), tokens", "True, tokens"),
     ],
     ("translation", "_until_end"): [
         ("the end token is cut off", "ends[0] + 1", "max(1, ends[0])"),

@@ -170,3 +170,22 @@ def test_nothing_is_learned_from_padding():
     got = padded.step(Source(torch.cat([source.tokens, more]), source.lengths), torch.cat([targets, more]), 0.01)
     assert got == pytest.approx(plain.step(source, targets, 0.01), rel=1e-12)
     assert_close(gradients(padded), gradients(plain), 1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-3), ("bf16", 5e-2)])
+@pytest.mark.parametrize("attention", ["none", "additive", "multiplicative"])
+def test_a_gpu_steps_as_the_cpu_does(attention, precision, bound):
+    """Losses, norms and weights of three steps, and the evaluation after them."""
+    model = {"model": MODEL | {"attention": attention, "dropout": 0.0}}
+    made = [
+        TranslationEngine(config(device=device, precision=precision), model, params(attention=attention))
+        for device in ("cpu", "cuda")
+    ]
+    for step in range(3):
+        on_cpu, on_gpu = (each.step(*some(step), 0.01) for each in made)
+        assert on_gpu == pytest.approx(on_cpu, rel=bound)
+    assert_close(made[1].params, made[0].params, bound)
+    (expected, count), (nats, counted) = (each.evaluate(pairs(5)) for each in made)
+    assert counted == count
+    assert nats == pytest.approx(expected, rel=bound)
