@@ -1436,8 +1436,8 @@ TABLE: dict[tuple[str, str], list[tuple[str, str, str]]] = {
         ("the word at the place", "units[looked_at[t]]", "units[t % len(units)]"),
         ("the end token is written", "elif token != EOS:", "else:"),
         ("the end token has no length", "total / len(tokens)", "total / max(1, len(tokens) - 1)"),
-        ("the sum for the score", "total, score, tokens", "total, total, tokens"),
-        ("the score for the sum", "total, score, tokens", "score, score, tokens"),
+        ("the sum for the score", "total, score, bool", "total, total, bool"),
+        ("the score for the sum", "total, score, bool", "score, score, bool"),
         ("all are ended", "bool(tokens[-1] == EOS), tokens", "True, tokens"),
     ],
     ("translation", "_until_end"): [

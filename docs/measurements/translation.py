@@ -2,7 +2,7 @@
 
 .venv/bin/python docs/measurements/translation.py RUN [RUN ...]     # folders of runs, or names of shipped translators
 
-Rows go to translation.json (a row with the same name is replaced), and translation.md is written anew from all of them.
+RUN may be "RUN=a note for the page". Rows go to translation.json (a row with the same name is replaced), and translation.md is written anew from all of them.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ def main(sources: list[str]) -> None:
     path = HERE / "translation.json"
     rows = {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]} if path.exists() else {}
     for source in sources:
-        row = measured(source)
+        source, _, note = source.partition("=")
+        row = measured(source) | ({"note": note} if note else {})
         rows[row["name"]] = row
         print({name: value for name, value in row.items() if name != "samples"}, flush=True)
     path.write_text(json.dumps({"rows": list(rows.values())}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
