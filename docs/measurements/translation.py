@@ -2,7 +2,8 @@
 
 .venv/bin/python docs/measurements/translation.py RUN [RUN ...]     # folders of runs, or names of shipped translators
 
-RUN may be "RUN=a note for the page". Rows go to translation.json (a row with the same name is replaced), and translation.md is written anew from all of them.
+RUN may be "RUN=a note for the page". Rows go to translation.json (a row with the same name is replaced), and translation.md is
+written anew from all of them.
 """
 
 from __future__ import annotations
