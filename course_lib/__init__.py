@@ -1,6 +1,6 @@
 """From RNN to LSTM: the library the lessons import. A module imports only from modules of lower rank.
 
-    rank 0   errors  shapes  trees  solved  learner_call
+    rank 0   errors  shapes  trees  connected  solved  learner_call
     rank 1   text  downloads  embedded  layers  gradcheck  optim  filters  metrics  ngram  budget  weights  diagnosis
     rank 1   roofline  archive  attention_by_hand  date_forms
     rank 2   cells  datasets  progress  languages  ngram_classifier  decoding  units  dates

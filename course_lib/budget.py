@@ -68,7 +68,7 @@ class Config:
             ("attention", self.attention in ("none", "additive", "multiplicative"), "none, additive or multiplicative"),
             ("units", self.units in (None, "characters", "words"), "characters or words"),
             ("hidden", self.task == "language" or self.hidden % 2 == 0, "an even number with --task translate"),
-            ("copy", not self.copy or (self.units != "characters" and self.data != "dates"), "words to number"),
+            ("copy", not self.copy or (self.units != "characters" and self.data != "dates"), "nothing with characters"),
             ("min_count", self.min_count is None or self.min_count >= 1, "at least 1"),
             ("teacher_forcing", 0 <= self.teacher_forcing <= 1, "a number in [0, 1]"),
             ("smoothing", 0 <= self.smoothing < 1, "a number in [0, 1)"),

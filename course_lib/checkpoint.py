@@ -87,19 +87,23 @@ def load(source: str | Path) -> Checkpoint:
     return Checkpoint(params, tokenizer, config, record, extra)
 
 
-def locate(source: str | Path) -> Path:
-    """The file behind a shipped name, a path to a checkpoint, or a run folder."""
+def locate(source: str | Path, kind: str | None = FORMAT) -> Path:
+    """The file behind a shipped name, a path to a checkpoint, or a run folder.
+
+    Args:     kind: of the shipped models that an error names; None: of all.
+    Raises:   CourseError: there is none.
+    """
     path = Path(source)
     for candidate in (path, path / "best.safetensors", path / "last.safetensors", SHIPPED / f"{source}.safetensors"):
         with contextlib.suppress(OSError):  # a name too long for a file
             if candidate.is_file():
                 return candidate
-    raise CourseError(f"no checkpoint {str(source)!r}: give {', '.join([*shipped(), 'a checkpoint file or a run folder'])}")
+    raise CourseError(f"no checkpoint {str(source)!r}: give {', '.join([*shipped(kind), 'a checkpoint file or a run folder'])}")
 
 
-def shipped(kind: str = FORMAT) -> list[str]:
-    """Names of the models of this kind that come with the course; those too damaged to tell their kind are among them."""
-    return sorted(path.stem for path in SHIPPED.glob("*.safetensors") if archive.kind_of(path) in (kind, None))
+def shipped(kind: str | None = FORMAT) -> list[str]:
+    """Names of the models of this kind, or of all, that come with the course; those too damaged to tell are among them."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors") if kind is None or archive.kind_of(path) in (kind, None))
 
 
 def _rebuild(config: dict, arrays: dict[str, np.ndarray]) -> Any:

@@ -40,7 +40,7 @@ def evaluate_checkpoint(
     from course_lib.metrics import score
     from course_lib.text import UNKNOWN_ID
 
-    if archive.kind_of(checkpoint.locate(source)) == archive.TRANSLATOR:
+    if archive.kind_of(checkpoint.locate(source, None)) == archive.TRANSLATOR:
         return _evaluate_translator(source, data, split)
     if split == "test":
         raise CourseError("--split test is of pairs of texts; a language model has validation, train and all")

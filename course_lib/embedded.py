@@ -13,9 +13,12 @@ import sysconfig
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from course_lib.errors import CourseError
+
+if TYPE_CHECKING:
+    import ast
 
 # Left out everywhere: tests, other people's packages, and tables written by programs (code pages, build settings).
 # Also parts that newer Pythons removed or that Linux distributions pack separately, so that corpora stay comparable.
@@ -129,6 +132,13 @@ def docstrings(source: str) -> list[str]:
     A file that this Python cannot parse has none.
     """
     import ast
+
+    return [text for node in definitions(source) if (text := ast.get_docstring(node))]
+
+
+def definitions(source: str) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The module, its classes and its functions, in order; nothing if this Python cannot parse it."""
+    import ast
     import warnings
 
     with warnings.catch_warnings():
@@ -136,23 +146,16 @@ def docstrings(source: str) -> list[str]:
         try:
             module = ast.parse(source)
         except (SyntaxError, ValueError):  # ValueError: NUL bytes
-            return []
-    found = []
-    # Statements alone are visited: expressions hold no docstrings and are most of the tree.
+            return
+    # Statements alone are visited: expressions hold no definitions and are most of the tree.
     queue: list[ast.AST] = [module]
     while queue:
         node = queue.pop()
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            text = ast.get_docstring(node)
-            if text:
-                found.append(text)
-        inner = []
-        for field in ("body", "handlers", "orelse", "finalbody", "cases"):
-            children = getattr(node, field, ())
-            if isinstance(children, list):  # the body of a lambda or of a conditional expression is no list
-                inner.extend(children)
-        queue.extend(reversed(inner))
-    return found
+            yield node
+        blocks = [getattr(node, field, ()) for field in ("body", "handlers", "orelse", "finalbody", "cases")]
+        # The body of a lambda or of a conditional expression is no list.
+        queue.extend(reversed([child for block in blocks if isinstance(block, list) for child in block]))
 
 
 def to_ascii(text: str) -> tuple[str, int]:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from course_lib.connected import components
 from course_lib.errors import CourseError
 from course_lib.text import CharTokenizer
 
@@ -134,22 +135,12 @@ def groups(tables: Sequence[Mapping[Concept, str]]) -> dict[Concept, Concept]:
     other's country (NOK, NO); or if, in at least half of the languages, their names share a word's first five letters, as those
     of Guinea and Guinea-Bissau do, or Norway and Norwegian. Beginnings that more than 20 concepts share are common words
     ("north"). Currencies are left out of the last rule, since it would tie every peso to every other. What ties two concepts
-    together also ties what they are tied to (union-find).
+    together also ties what they are tied to.
 
     Args:     tables: of each language, the name of each concept.
     """
-    first_of: dict[Concept, Concept] = {concept: concept for table in tables for concept in table}
-
-    def find(concept: Concept) -> Concept:
-        while first_of.setdefault(concept, concept) != concept:
-            first_of[concept] = concept = first_of[first_of[concept]]  # on the way, halve the path
-        return concept
-
-    def join(a: Concept, b: Concept) -> None:
-        first, second = sorted((find(a), find(b)))
-        first_of[second] = first
-
-    named = sorted(first_of)
+    named = sorted({concept for table in tables for concept in table})
+    links: list[tuple[Concept, Concept]] = []
     shared: dict[tuple[Concept, Concept], int] = defaultdict(int)
     for table in tables:
         same, alike = defaultdict(list), defaultdict(list)
@@ -157,21 +148,17 @@ def groups(tables: Sequence[Mapping[Concept, str]]) -> dict[Concept, Concept]:
             same[name].append(concept)
             for beginning in () if concept[0] == "currencies" else beginnings(name):
                 alike[beginning].append(concept)
-        for concepts in same.values():
-            for other in concepts[1:]:
-                join(concepts[0], other)
+        links += ((concepts[0], other) for concepts in same.values() for other in concepts[1:])
         close = (combinations(sorted(concepts), 2) for concepts in alike.values() if len(concepts) <= COMMON_BEGINNING)
         for pair in {pair for pairs in close for pair in pairs}:
             shared[pair] += 1
     for kind, code in named:
         if kind == "languages" and "_" in code:
-            join((kind, code), (kind, code.partition("_")[0]))
+            links.append(((kind, code), (kind, code.partition("_")[0])))
         if kind == "currencies" and not code.startswith("X"):  # X: of no country
-            join((kind, code), ("territories", code[:2]))
-    for (a, b), count in shared.items():
-        if 2 * count >= len(tables):
-            join(a, b)
-    return {concept: find(concept) for concept in named}
+            links.append(((kind, code), ("territories", code[:2])))
+    links += (pair for pair, count in shared.items() if 2 * count >= len(tables))
+    return components(links, named)
 
 
 def words(name: str) -> list[str]:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from course_lib.connected import components
 from course_lib.datasets import decode_text, read_text
 from course_lib.downloads import fetch, fetch_all, registry
 from course_lib.errors import CourseError
@@ -125,20 +126,9 @@ def groups(pairs: Sequence[Pair]) -> list[int]:
 
     Which of the sides a sentence stands on matters: source and target may be the same word ("taxi").
     """
-    first: list[int] = list(range(len(pairs)))
-
-    def find(i: int) -> int:
-        while first[i] != i:
-            first[i] = i = first[first[i]]  # on the way, halve the path
-        return i
-
     seen: dict[tuple[int, str], int] = {}
-    for i, pair in enumerate(pairs):
-        for side, sentence in enumerate(pair):
-            other = find(seen.setdefault((side, key(sentence)), i))
-            mine = find(i)
-            first[max(other, mine)] = min(other, mine)
-    return [find(i) for i in range(len(pairs))]
+    links = ((seen.setdefault((side, key(text)), i), i) for i, pair in enumerate(pairs) for side, text in enumerate(pair))
+    return list(components(links, range(len(pairs))).values())
 
 
 def key(sentence: str) -> str:

@@ -8,7 +8,7 @@ import time
 from tqdm import tqdm
 
 from course_lib.budget import Config, Progress
-from course_lib.metrics import bits_per_character
+from course_lib.metrics import bits_per_character, perplexity
 
 LINE_EVERY = 30.0  # seconds between lines where there is no bar
 
@@ -25,13 +25,19 @@ class ProgressBar(tqdm):
 
     def report(self, p: Progress, line: dict) -> None:
         """Show the progress after a step; ``line`` is the step's line of the history."""
-        now = f"{_units(p.smooth)}, {p.tokens / p.seconds:,.0f} tokens/s"
+        now = f"{self._units(p.smooth)}, {p.tokens / p.seconds:,.0f} tokens/s"
         self.set_postfix_str(now, refresh=False)
         self.update(self._done(p) - self.n)
         if "validation_nats" in line:
-            self._print(f"step {p.step}: held-out {_units(line['validation_nats'])}")
+            self._print(f"step {p.step}: held-out {self._units(line['validation_nats'])}")
         elif self.disable and time.monotonic() - self.printed > LINE_EVERY:
             self._print(f"step {p.step}: {now}, {p.fraction(self.config):.0%} done")
+
+    def _units(self, nats: float) -> str:
+        """A translator's tokens may be words, which have no bits a character."""
+        if self.config.task == "translate":
+            return f"{nats:.3f} nats, perplexity {perplexity(nats):.2f}"
+        return f"{nats:.3f} nats, {bits_per_character(nats):.3f} bits/char"
 
     def _done(self, p: Progress) -> float:
         return min(self.whole, p.step if self.config.steps else p.seconds)
@@ -40,7 +46,3 @@ class ProgressBar(tqdm):
         self.write(text, sys.stdout)
         sys.stdout.flush()
         self.printed = time.monotonic()
-
-
-def _units(nats: float) -> str:
-    return f"{nats:.3f} nats, {bits_per_character(nats):.3f} bits/char"

@@ -6,7 +6,7 @@
     output    h̃_t = tanh(W_c [s_t; context_t]);  logits_t = E h̃_t + b, where E is the embedding of the target (tied weights)
 
 The context enters behind the LSTM (Luong, Pham & Manning 2015), not before it (Bahdanau, Cho & Bengio 2015), with either
-score: with teacher forcing the decoder's LSTM then reads the whole target in one call, which is several times as fast.
+score: with teacher forcing the decoder's LSTM then reads the whole target in one call.
 References: Sutskever, Vinyals & Le 2014; Cho et al. 2014; tied weights, Press & Wolf 2017.
 """
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 import ast
 import math
 import re
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from course_lib.embedded import in_validation, split_files, to_ascii
+from course_lib.embedded import definitions, in_validation, split_files, to_ascii
 from course_lib.errors import CourseError
 from course_lib.metrics import exact_match, token_f1
 from course_lib.pairs import Pair, Pairs, ParallelCorpus, corpus_of, key, pairs_of
@@ -81,21 +80,11 @@ def functions(source: str) -> Iterator[Pair]:
 
 def documented(source: str) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]]:
     """(function, its docstring's first sentence) of a module, in order; none if it cannot be parsed."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the library's own invalid escapes are not our reader's business
-        try:
-            module = ast.parse(source)
-        except (SyntaxError, ValueError):  # ValueError: NUL bytes
-            return
-    queue: list[ast.AST] = [module]
-    while queue:
-        node = queue.pop()
+    for node in definitions(source):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             sentence = first_sentence(ast.get_docstring(node) or "")
             if sentence:
                 yield node, sentence
-        blocks = [getattr(node, field, ()) for field in ("body", "handlers", "orelse", "finalbody", "cases")]
-        queue.extend(reversed([child for block in blocks if isinstance(block, list) for child in block]))
 
 
 def first_sentence(docstring: str) -> str:

@@ -153,15 +153,10 @@ class WordTokenizer:
         Args:     min_count: a rarer word is unknown. max_size: at most so many ids, V, special tokens included.
         Raises:   CourseError: no word is frequent enough. ValueError: min_count < 1 or max_size < 5.
         """
-        if min_count < 1:
-            raise ValueError(f"min_count: expected at least 1, got {min_count}")
-        if max_size is not None and max_size <= len(cls.SPECIAL):
-            raise ValueError(f"max_size: expected at least {len(cls.SPECIAL) + 1}, got {max_size}")
-        counts = Counter(split_words(text, lowercase))
-        words = sorted((w for w, n in counts.items() if n >= min_count), key=lambda w: (-counts[w], w))
+        words = most_frequent(split_words(text, lowercase), min_count, max_size, len(cls.SPECIAL))
         if not words:
             raise CourseError(f"the text has no word that occurs {min_count} times; use a longer text")
-        return cls(tuple(words[: None if max_size is None else max_size - len(cls.SPECIAL)]), lowercase)
+        return cls(words, lowercase)
 
     @property
     def size(self) -> int:
@@ -215,6 +210,21 @@ class WordTokenizer:
         if set(words) & set(cls.SPECIAL):
             raise CourseError(damaged("a word is spelled like a special token"))
         return cls(tuple(words), lowercase)
+
+
+def most_frequent(units: Iterable[str], min_count: int, max_size: int | None, special: int) -> tuple[str, ...]:
+    """The units that occur at least ``min_count`` times, the most frequent first, of equals in the order of their letters.
+
+    Args:     max_size: at most so many, with ``special`` others; None: all.
+    Raises:   ValueError: min_count < 1, or a max_size that leaves no room.
+    """
+    if min_count < 1:
+        raise ValueError(f"min_count: expected at least 1, got {min_count}")
+    if max_size is not None and max_size <= special:
+        raise ValueError(f"max_size: expected at least {special + 1}, got {max_size}")
+    counts = Counter(units)
+    kept = sorted((unit for unit, n in counts.items() if n >= min_count), key=lambda unit: (-counts[unit], unit))
+    return tuple(kept[: None if max_size is None else max_size - special])
 
 
 def split_words(text: str, lowercase: bool = False) -> list[str]:

@@ -82,9 +82,10 @@ def numbered(units: UnitTokenizer, text: str, rare: dict[str, int] | None = None
 
     Args:     rare: those of the source, if the text is a target: it may use them, and adds none.
     """
-    ids, first, known = units.encode(text), units.vocabulary.ids.get(NUMBERED[0]), dict(rare or {})
+    ids, first = units.encode(text), units.vocabulary.ids.get(NUMBERED[0])
+    known, most = ({}, len(NUMBERED)) if rare is None else (dict(rare), 0)
     for place, unit in enumerate(units.split(text) if first else ()):
-        if ids[place] == UNK and (unit in known if rare is not None else len(known) < len(NUMBERED) or unit in known):
+        if ids[place] == UNK and (unit in known or len(known) < most):
             ids[place] = first + known.setdefault(unit, len(known))
     return ids, known
 

@@ -65,7 +65,7 @@ def load(source: str | Path) -> Translator:
 
     Raises:   CourseError: no such file; truncated, altered, foreign, or something else than a translator.
     """
-    path = checkpoint.locate(source)
+    path = checkpoint.locate(source, FORMAT)
     header, arrays = archive.read(path, FORMAT)
     extra = {name.removeprefix("extra."): array for name, array in arrays.items() if name.startswith("extra.")}
     params = {

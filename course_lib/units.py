@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +27,7 @@ from course_lib.text import (
     config_tokens,
     damaged,
     join_words,
+    most_frequent,
     split_words,
     token_problem,
 )
@@ -74,18 +74,11 @@ class UnitTokenizer:
         """
         if isinstance(texts, str):
             raise ValueError("texts: expected several texts, got one; put it in a list")
-        if min_count < 1:
-            raise ValueError(f"min_count: expected at least 1, got {min_count}")
-        if max_size is not None and max_size <= len(cls.SPECIAL):
-            raise ValueError(f"max_size: expected at least {len(cls.SPECIAL) + 1}, got {max_size}")
         empty = cls(kind, (), lowercase)
-        counts: Counter[str] = Counter()
-        for text in texts:
-            counts.update(empty.split(text))
-        units = sorted((u for u, n in counts.items() if n >= min_count), key=lambda u: (-counts[u], u))
+        units = most_frequent((u for text in texts for u in empty.split(text)), min_count, max_size, len(cls.SPECIAL))
         if not units:
             raise CourseError(f"none of the {kind} of the texts occurs {min_count} times; use more text")
-        return cls(kind, tuple(units[: None if max_size is None else max_size - len(cls.SPECIAL)]), lowercase)
+        return cls(kind, units, lowercase)
 
     @property
     def size(self) -> int:

@@ -1381,9 +1381,9 @@ TABLE: dict[tuple[str, str], list[tuple[str, str, str]]] = {
     ("translation", "numbered"): [
         ("numbered by their places", "known.setdefault(unit, len(known))", "known.setdefault(unit, place) % 8"),
         ("each time another number", "known.setdefault(unit, len(known))", "(known.setdefault(unit, len(known)) + place) % 8"),
-        ("a ninth number", "len(known) < len(NUMBERED)", "True"),
-        ("seven numbers", "len(known) < len(NUMBERED)", "len(known) < len(NUMBERED) - 1"),
-        ("none behind the eighth", "len(known) < len(NUMBERED) or unit in known", "len(known) < len(NUMBERED)"),
+        ("a ninth number", "({}, len(NUMBERED))", "({}, 99)"),
+        ("seven numbers", "({}, len(NUMBERED))", "({}, len(NUMBERED) - 1)"),
+        ("none behind the eighth", "unit in known or len(known) < most", "len(known) < most if rare is None else unit in known"),
         ("known words too", "if ids[place] == UNK and", "if"),
     ],
     ("translation", "batches"): [

@@ -56,6 +56,7 @@ def place(tmp_path_factory) -> Path:
     assert (trained.returncode, trained.stderr) == (0, "")
     assert "124 pairs to train on, 10 held out, V = 12 -> 12" in trained.stdout
     assert 'course translate "a sentence" --checkpoint run' in trained.stdout
+    assert re.search(r"step 300: held-out [\d.]+ nats, perplexity [\d.]+\n", trained.stdout)
     return folder
 
 
@@ -151,7 +152,7 @@ def test_options_of_translators_need_the_task(inside, place):
         (("hund " * 60,), "in parts"),
         (("hund", "--n-best", 5), "--width"),
         (("hund", "--checkpoint", "shakespeare"), "language model"),
-        (("hund", "--checkpoint", "nowhere"), "nowhere"),
+        (("hund", "--checkpoint", "nowhere"), "no checkpoint 'nowhere': give dates, french, summaries, a checkpoint file"),
     ],
 )
 def test_what_cannot_be_translated_is_one_line(inside, place, arguments, said):
