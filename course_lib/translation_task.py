@@ -91,13 +91,15 @@ class TranslationTask:
 def load_corpus(config: Config) -> ParallelCorpus:
     """The pairs that a configuration names, in the direction it asks for.
 
-    Raises:   CourseError: see pairs.load_pairs; pairs of one direction that are to be reversed.
+    Raises:   CourseError: see pairs.load_pairs; pairs of one direction that are to be reversed; dates cut into words.
     """
     if config.data not in ONE_WAY:
         return load_pairs(config.data, config.target, config.reverse)
     if config.reverse or config.target:
         raise CourseError(f"--data {config.data} goes from {ONE_WAY[config.data]} only; leave out --reverse and --target")
     if config.data == "dates":
+        if config.units == "words" or config.min_count:
+            raise CourseError("--data dates is read by characters, and knows all of them; leave out --units and --min-count")
         return _dates(config.seed)
     return load_summaries() if config.data == "summaries" else bodies.load_bodies()
 

@@ -126,6 +126,7 @@ BAD = {
     "numpy": (("--data", "pairs.tsv", "--engine", "numpy"), "--engine: expected torch"),
     "summaries": (("--data", "summaries", "--reverse"), "leave out --reverse"),
     "copied characters": (("--data", "pairs.tsv", "--copy", "--units", "characters"), "--copy: expected"),
+    "dates in words": (("--data", "dates", "--units", "words"), "leave out --units and --min-count"),
     "dates": (("--data", "dates", "--target", "en.txt"), "leave out --reverse and --target"),
 }
 
