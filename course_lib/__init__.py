@@ -3,7 +3,7 @@
     rank 0   errors  shapes  trees  connected  solved  learner_call
     rank 1   text  downloads  embedded  layers  gradcheck  optim  filters  metrics  ngram  budget  weights  diagnosis
     rank 1   roofline  archive  attention_by_hand  date_forms
-    rank 2   cells  datasets  progress  languages  ngram_classifier  decoding  units  dates
+    rank 2   cells  datasets  progress  languages  ngram_classifier  decoding  units  dates  run_folder
     rank 3   unroll  caches  variants  jacobians  exercise_book  tensor_call  torch_sequence  torch_triton  torch_tokens
     rank 3   attention  pairs
     rank 4   sequence  torch_kernels  summaries

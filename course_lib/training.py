@@ -2,13 +2,12 @@
 
 A run folder holds ``last.safetensors`` (all that is needed to go on: what was asked, weights, optimiser, position in the text,
 random state; there from the first moment on), ``history.jsonl`` (one JSON object a line) and ``best.safetensors`` (the weights
-with the lowest validation nats so far).
+with the lowest validation nats so far). One run at a time is at work in it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import signal
 import threading
@@ -21,8 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from course_lib import tasks
-from course_lib.archive import write_atomically
+from course_lib import run_folder, tasks
 from course_lib.budget import Config, Progress
 from course_lib.errors import CourseError
 from course_lib.optim import warmup_cosine
@@ -34,17 +32,20 @@ SAVE_EVERY = 20.0  # seconds between checkpoints
 class Trainer:
     """One run: ``Trainer(config, folder)`` starts it, ``Trainer.resume(folder)`` picks it up, ``run()`` carries it out."""
 
-    def __init__(self, config: Config, folder: Path, command: str = "", saved: Any = None):
+    def __init__(self, config: Config, folder: Path, command: str = "", saved: Any = None, hold: run_folder.Hold | None = None):
         self.config, self.folder, self.command = config, folder, command
         self.task = tasks.start(config, saved)
         self.rng = np.random.default_rng(config.seed)
         self.engine = self.task.engine(self.rng)
         self.progress = Progress()
-        if saved:
-            self._restore(saved)
-        else:
-            _new_folder(folder)
-        self.save()
+        self.hold = hold or run_folder.make(folder)  # until ``run`` ends
+        try:
+            if saved:
+                self._restore(saved)
+            self.save()
+        except BaseException:
+            self.hold.release()
+            raise
 
     @property
     def params(self) -> Any:
@@ -55,26 +56,29 @@ class Trainer:
     def resume(cls, folder: Path, minutes: float | None = None, command: str = "") -> Trainer:
         """Pick up a run where its last checkpoint left it; ``minutes`` may change its budget.
 
-        Raises:   CourseError: no run, no text, another text, or a damaged checkpoint. ValueError: minutes not positive.
+        Raises:   CourseError: no run, at work already, no text, another text, or a damaged checkpoint. ValueError: minutes not
+                  positive.
         """
-        last = folder / "last.safetensors"
-        if not last.is_file():
-            raise CourseError(f"{folder} holds no run to resume (no last.safetensors); start one without --resume")
-        saved = tasks.load_saved(last)
+        hold, last = run_folder.reopen(folder), folder / run_folder.LAST
         try:
-            config, begun = Config(**saved.record["run"]), str(saved.record["command"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CourseError(f"{last} is no run to go on with, but a model alone; start a new run") from error
-        if minutes is None:
-            return cls(config, folder, begun, saved)
-        return cls(replace(config, minutes=minutes, steps=None), folder, f"{begun}; {command}", saved)
+            saved = tasks.load_saved(last)
+            try:
+                config, begun = Config(**saved.record["run"]), str(saved.record["command"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise CourseError(f"{last} is no run to go on with, but a model alone; start a new run") from error
+            if minutes is not None:
+                config, begun = replace(config, minutes=minutes, steps=None), f"{begun}; {command}"
+            return cls(config, folder, begun, saved, hold)
+        except BaseException:
+            hold.release()
+            raise
 
     def run(self, report: Callable[[Progress, dict], None] = lambda progress, line: None) -> Progress:
         """Train until the budget is used; ``report`` sees the progress after each step, and each line of the history.
 
         Raises:   CourseError: the loss is no longer finite. KeyboardInterrupt: after saving.
         """
-        with _stop_requests() as requests, np.errstate(all="ignore"):  # the loss is looked at in each step
+        with self.hold, _stop_requests() as requests, np.errstate(all="ignore"):  # the loss is looked at in each step
             try:
                 self._run(report, requests)
             except ValueError as error:  # the library met NaN
@@ -102,7 +106,7 @@ class Trainer:
                 line["validation_nats"] = self._evaluate()
                 p.seconds = time.perf_counter() - began
             if "validation_nats" in line or p.step % 50 == 1:
-                self._log(line)
+                run_folder.append(self.folder, line)
             if p.seconds - saved_at > SAVE_EVERY:
                 self.save()
                 saved_at = p.seconds
@@ -114,7 +118,7 @@ class Trainer:
         if not all(np.isfinite(array).all() for array in leaves(params)):
             self._stop("a weight is too large")
         run = {"run": asdict(self.config), "progress": asdict(self.progress), "random": self.rng.bit_generator.state}
-        last, record = self.folder / "last.safetensors", self._record() | run
+        last, record = self.folder / run_folder.LAST, self._record() | run
         self.task.save(last, params, record, self.engine.dump())
 
     def _restore(self, saved: Any) -> None:
@@ -129,11 +133,7 @@ class Trainer:
         except (KeyError, TypeError, ValueError) as error:
             raise CourseError(f"{self.folder} cannot go on from last.safetensors ({error}); start a new run") from error
         self.progress.evaluated = int(self.progress.fraction(self.config) * self.config.evaluations())  # of a new budget
-        for partial in self.folder.glob(".*.partial"):  # left by a run that was killed while writing
-            partial.unlink()
-        history = self.folder / "history.jsonl"
-        kept = [line for line in _lines(history) if line["step"] <= self.progress.step]
-        write_atomically(history, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        run_folder.rewind(self.folder, self.progress.step)
 
     def _batches(self) -> Iterator[tuple[Any, Any]]:
         """Pass after pass over the data, from where the run stands; each pass starts with a state of zeros."""
@@ -150,7 +150,7 @@ class Trainer:
         p.evaluated += 1
         if nats / count < p.best:
             p.best = nats / count
-            self.task.save(self.folder / "best.safetensors", self.params, self._record() | {"validation_nats": p.best}, {})
+            self.task.save(self.folder / run_folder.BEST, self.params, self._record() | {"validation_nats": p.best}, {})
         return round(nats / count, 4)
 
     def _record(self) -> dict[str, Any]:
@@ -167,43 +167,11 @@ class Trainer:
             "parameters": sum(array.size for array in leaves(self.params)),
         }
 
-    def _log(self, line: dict) -> None:
-        where = self.folder / "history.jsonl"
-        try:
-            with where.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:  # half a line may stand there now; resuming drops it
-            raise CourseError(f"cannot write {where}: {error.strerror}; free some space, then --resume") from error
-
     def _stop(self, what: str) -> None:
         raise CourseError(
             f"training broke down after step {self.progress.step}: {what}; start again with a lower --lr than "
             f"{self.config.peak_lr():.2g} (the last checkpoint in {self.folder} is good)"
         )
-
-
-def _new_folder(folder: Path) -> None:
-    try:
-        if (folder / "last.safetensors").exists():
-            raise CourseError(f"{folder} already holds a run: add --resume to go on with it, or choose another --out")
-        if folder.exists() and not folder.is_dir():
-            raise CourseError(f"{folder} is a file; choose another --out")
-        if folder.exists() and any(path.suffix != ".partial" for path in folder.iterdir()):  # .partial: of a killed run
-            raise CourseError(f"{folder} is not empty; choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CourseError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from error
-
-
-def _lines(path: Path) -> Iterator[dict]:
-    """The whole lines of a history; a run killed while writing leaves half a line, which is dropped."""
-    if not path.exists():
-        return
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):
-            line = json.loads(text)
-            if isinstance(line, dict) and isinstance(line.get("step"), int):
-                yield line
 
 
 @contextlib.contextmanager

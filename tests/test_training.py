@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from course_process import TEXT, TINY, course, start, the_error, tree
 
-from course_lib import checkpoint, engines, training
+from course_lib import checkpoint, engines, run_folder
 from course_lib.budget import Config
 from course_lib.datasets import load_corpus
 from course_lib.errors import CourseError
@@ -178,7 +178,7 @@ def test_stopped_at_every_step_it_goes_on_bit_for_bit(text):
 def test_a_run_that_never_began_goes_on_from_its_first_moment(text):
     Trainer(config(), Path("whole")).run()
     Trainer(config(), Path("killed"), "course train the first")
-    assert [p.name for p in Path("killed").iterdir()] == ["last.safetensors"]
+    assert sorted(p.name for p in Path("killed").iterdir()) == [".lock", "last.safetensors"]
     Trainer.resume(Path("killed"), command="course train --resume").run()
     assert state(Path("killed")) == state(Path("whole"))
     assert checkpoint.load("killed").record["command"] == "course train the first"
@@ -206,7 +206,7 @@ def test_kill_9_at_any_moment(text, tmp_path):
         process.kill()
         output = process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL, (kill, output)
-        steps = [line["step"] for line in training._lines(folder / "history.jsonl")]
+        steps = [line["step"] for line in run_folder.lines(folder)]
         assert steps == sorted(set(steps)), kill
     assert 5 < checkpoint.load(last).record["progress"]["step"] < 80 * wanted, "killed in the midst of the training"
     assert course("train", "--resume", "--out", "killed", folder=tmp_path).returncode == 0
@@ -279,7 +279,7 @@ def test_minutes_replace_a_budget_of_steps(text):
 
 
 def test_a_run_looks_at_the_held_out_text_at_its_end_and_at_most_five_times(text):
-    assert [config(steps=None, minutes=m).evaluations() for m in (0.01, 0.5, 1, 2, 60)] == [1, 1, 2, 5, 5]
+    assert [config(steps=None, minutes=m).looks() for m in (0.01, 0.5, 1, 2, 60)] == [1, 1, 2, 5, 5]
     for steps in (1, 2, 3, 7):
         trainer = Trainer(config(steps=steps), Path(f"run{steps}"))
         trainer.run()
@@ -362,7 +362,7 @@ def test_a_new_run_takes_an_empty_folder_only(text, tmp_path):
     Path("killed/.last.safetensors.partial").touch()  # all that a run leaves which was killed while it began
     Trainer(config(steps=2), Path("killed")).run()
     Path("killed/.best.safetensors.partial").touch()
-    Trainer.resume(Path("killed"))
+    Trainer.resume(Path("killed")).run()
     assert sorted(p.name for p in Path("killed").iterdir()) == ["best.safetensors", "history.jsonl", "last.safetensors"]
 
 
