@@ -1,8 +1,8 @@
 """From RNN to LSTM: the library the lessons import. A module imports only from modules of lower rank.
 
-    rank 0   errors  shapes  trees  connected  solved  learner_call
+    rank 0   errors  shapes  trees  connected  solved  learner_call  verse
     rank 1   text  downloads  embedded  layers  gradcheck  optim  filters  metrics  ngram  budget  weights  diagnosis
-    rank 1   roofline  archive  attention_by_hand  date_forms
+    rank 1   roofline  archive  attention_by_hand  date_forms  poems
     rank 2   cells  datasets  progress  languages  ngram_classifier  decoding  units  dates  run_folder
     rank 3   unroll  caches  variants  jacobians  exercise_book  tensor_call  torch_sequence  torch_triton  torch_tokens
     rank 3   attention  pairs

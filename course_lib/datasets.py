@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from course_lib.downloads import fetch, lookup, registry, status, suggestion
+from course_lib import poems
+from course_lib.downloads import fetch, fetch_all, lookup, registry, status, suggestion
 from course_lib.errors import CourseError
 
 SHORTEST_TEXT = 100  # characters
@@ -37,6 +38,8 @@ def load_text(name_or_path: str | Path) -> str:
     entry = registry().get(name_or_path) if isinstance(name_or_path, str) else None
     if entry is None:
         return read_text(name_or_path)
+    if entry.kind == "poems":
+        return poems.join(poems.read(fetch_all(entry.name)))
     if entry.kind not in ("embedded", "lines", "text"):
         raise CourseError(f"{entry.name} is of kind {entry.kind!r} and has no single text; choose a text or lines data set")
     if entry.kind == "embedded":
@@ -49,7 +52,8 @@ def load_corpus(name_or_path: str | Path, validation: float = 0.1) -> Corpus:
     """A text split into a training and a validation part.
 
     Prose and any file: the first characters train, the last ones validate (tiny Shakespeare's quoted 90/10 split).
-    Lines: each line once, in a fixed random order, split between lines. Embedded: split between source files.
+    Lines: each line once, in a fixed random order, split between lines. Embedded: split between source files. Poems: in a
+    fixed random order, split between poems (see ``poems.split``), rare characters replaced by □.
 
     Args:     validation: the share held out, between 0 and 1.
     Raises:   CourseError: as ``load_text``. ValueError: validation out of range.
@@ -63,6 +67,8 @@ def load_corpus(name_or_path: str | Path, validation: float = 0.1) -> Corpus:
 
         split = getattr(embedded, entry.name)(validation)
         return _corpus(entry.name, split.train, split.validation)
+    if kind == "poems":
+        return _corpus(entry.name, *map(poems.join, poems.split(poems.read(fetch_all(entry.name)), validation)))
     text = load_text(name_or_path)
     if kind == "lines":
         lines = sorted(set(filter(None, map(str.strip, text.splitlines()))), key=_digest)

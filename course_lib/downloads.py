@@ -28,7 +28,7 @@ class RemoteFile(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A registered data set. kind: "text" (prose), "lines" (one item a line), "pairs" or "embedded" (text, comes with Python).
+    """A registered data set. kind: "text" (prose), "lines" (one item a line), "poems", "pairs" or "embedded" (a text).
 
     package: "Python" or "Babel", with which a data set without files comes, else empty.
     """

@@ -221,7 +221,7 @@ def test_the_registry_is_complete():
     assert all("CC BY 2.0" in entries[name].licence for name in ("tatoeba_fra", "tatoeba_cmn"))
     assert "www.manythings.org/anki and tatoeba.org" in entries["tatoeba_fra"].licence  # the attribution it asks for
     for entry in entries.values():
-        assert entry.kind in {"text", "lines", "pairs", "embedded"}
+        assert entry.kind in {"text", "lines", "poems", "pairs", "embedded"}
         assert entry.description
         assert entry.licence
         assert bool(entry.files) != (entry.package in {"Python", "Babel"})
