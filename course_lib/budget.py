@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-EVALUATIONS = 5  # in a run, spread evenly over its budget; fewer in a run of less than two minutes
+EVALUATIONS = 5
 LARGEST = 1 << 16  # hidden units, or entries of an embedding: one more digit is a slip of the finger
 
 
@@ -25,6 +25,13 @@ class Config:
     window: int = 64  # steps of truncated back-propagation, T
     lr: float | None = None  # None: by the budget, see peak_lr
     dropout: float = 0.0
+    held_masks: bool = False  # dropout masks held over the time steps of a window
+    recurrent_dropout: float = 0.0  # rate on the entries of W_hh
+    tie: bool = False  # the linear layer's weights are the embedding
+    weight_decay: float = 0.0  # of AdamW, on matrices
+    average: float = 0.0  # decay of the running mean of the weights, which is then what is judged and kept as the best
+    patience: int | None = None  # evaluations without a better one before the run stops
+    evaluations: int | None = None  # in a run, spread evenly over its budget; None: 5, fewer in less than two minutes
     clip: float = 1.0
     minutes: float = 2.0
     steps: int | None = None
@@ -53,6 +60,15 @@ class Config:
             ("window", self.window >= 1, "at least 1"),
             ("lr", self.lr is None or 0 < self.lr < math.inf, "a positive number"),
             ("dropout", 0 <= self.dropout < 1, "a number in [0, 1)"),
+            ("recurrent_dropout", 0 <= self.recurrent_dropout < 1, "a number in [0, 1)"),
+            ("held_masks", not self.held_masks or self._torch_lstm(), "them with --cell lstm and --engine torch only"),
+            ("recurrent_dropout", not self.recurrent_dropout or self._torch_lstm(), "0 but for --cell lstm, --engine torch"),
+            ("tie", not self.tie or (self.engine == "torch" and self.task == "language"), "it with --engine torch only"),
+            ("tie", not self.tie or self.embedding == self.hidden, f"--embedding {self.hidden}, as many as hidden units, with it"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "a number of at least 0"),
+            ("average", 0 <= self.average < 1, "a number in [0, 1)"),
+            ("patience", self.patience is None or self.patience >= 1, "at least 1"),
+            ("evaluations", self.evaluations is None or 1 <= self.evaluations <= 10_000, "1 to 10000"),
             ("clip", self.clip > 0, "a positive number"),
             ("minutes", 0 < self.minutes < 1e6, "a positive number below a million"),
             ("steps", self.steps is None or self.steps >= 1, "at least 1"),
@@ -77,8 +93,13 @@ class Config:
             if not good:
                 raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)}")
 
-    def evaluations(self) -> int:
+    def _torch_lstm(self) -> bool:
+        return self.engine == "torch" and self.cell == "lstm" and self.task == "language"
+
+    def looks(self) -> int:
         """How often the run looks at the held-out text."""
+        if self.evaluations:
+            return self.evaluations
         return EVALUATIONS if self.steps else max(1, min(EVALUATIONS, int(2.5 * self.minutes)))
 
     def peak_lr(self) -> float:

@@ -15,7 +15,7 @@ from course_lib import checkpoint
 from course_lib.budget import Config
 from course_lib.language_model import LanguageModelParams, evaluate, initial_state, loss_and_grads
 from course_lib.optim import AdamState, adam_, adam_init, clip_global_norm_
-from course_lib.trees import named_leaves
+from course_lib.trees import leaves, map_tree, named_leaves
 
 
 class Engine(Protocol):
@@ -26,6 +26,10 @@ class Engine(Protocol):
     @property
     def params(self) -> LanguageModelParams:
         """The weights, as arrays."""
+
+    @property
+    def averaged(self) -> LanguageModelParams:
+        """The running mean of the weights if ``config.average`` asks for one, else the weights: what is judged and kept."""
 
     def reset_state(self) -> None:
         """Forget the streams: the next window starts a text."""
@@ -54,6 +58,7 @@ class NumpyEngine:
     def __init__(self, config: Config, params: LanguageModelParams, rng: np.random.Generator):
         self.config, self.params, self.rng = config, params, rng
         self.adam = adam_init(params)
+        self.averaged = map_tree(np.copy, params) if config.average else params
         self.reset_state()
 
     def reset_state(self) -> None:
@@ -63,19 +68,35 @@ class NumpyEngine:
         loss, grads, state = loss_and_grads(self.params, tokens, targets, self.state, self.config.dropout, self.rng)
         norm = clip_global_norm_(grads, self.config.clip)
         if math.isfinite(loss + norm):
-            self.adam, self.state = adam_(self.params, grads, self.adam, lr), state
+            self.adam = adam_(self.params, grads, self.adam, lr, weight_decay=self.config.weight_decay)
+            self.state = state
+            if self.config.average:
+                self._average()
         return loss, norm
 
+    def _average(self) -> None:
+        share = 1 - average_decay(self.config.average, self.adam.t)
+        for mean, weight in zip(leaves(self.averaged), leaves(self.params), strict=True):
+            mean += mean.dtype.type(share) * (weight - mean)
+
     def evaluate(self, tokens: np.ndarray) -> tuple[float, int]:
-        return evaluate(self.params, tokens)
+        return evaluate(self.averaged, tokens)
 
     def dump(self) -> dict[str, np.ndarray]:
-        return dump_trees(m=self.adam.m, v=self.adam.v, state=self.state)
+        mean = {"mean": self.averaged} if self.config.average else {}
+        return dump_trees(m=self.adam.m, v=self.adam.v, state=self.state, **mean)
 
     def restore(self, arrays: dict[str, np.ndarray], steps: int) -> None:
         m, v = (checkpoint.fill(self.params, arrays, kind) for kind in "mv")
         self.adam = AdamState(m, v, steps)
+        if self.config.average:
+            self.averaged = checkpoint.fill(self.params, arrays, "mean")
         self.state = checkpoint.fill(self.state, arrays, "state")
+
+
+def average_decay(decay: float, steps: int) -> float:
+    """The decay of the running mean of the weights at this step: less at the start, lest the first weights stay in it."""
+    return min(decay, (1 + steps) / (10 + steps))
 
 
 def dump_trees(**trees: Any) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 
 from course_lib import checkpoint
 from course_lib.budget import Config
-from course_lib.engines import dump_trees
+from course_lib.engines import average_decay, dump_trees
 from course_lib.errors import CourseError
 from course_lib.torch_model import LanguageModel, evaluate
 from course_lib.torch_sequence import to_arrays
@@ -33,18 +34,31 @@ class TorchEngine:
         self.name = f"torch {torch.__version__} on {_called(self.device)}, {config.precision}"
         torch.manual_seed(config.seed)
         self.model = self._in_memory(lambda: self._build(params).to(self.device).train())
-        self.weights = leaves(self.model.params())
-        self.adam = torch.optim.Adam(self.weights, eps=1e-8, foreach=True)
+        self.weights = list(dict.fromkeys(leaves(self.model.params())))  # a tied one once
+        groups = [
+            {"params": [w for w in self.weights if (w.dim() > 1) == decays], "weight_decay": config.weight_decay * decays}
+            for decays in (True, False)
+        ]
+        self.adam = torch.optim.AdamW(groups, eps=1e-8, foreach=True)
+        self.judged = copy.deepcopy(self.model) if config.average else self.model
+        self.steps = 0
         self.reset_state()
 
     def _build(self, params: Any) -> nn.Module:
         """The model with these weights; its ``params()`` are a tree of its parameters."""
-        return LanguageModel.from_numpy(params, self.config.dropout)
+        c = self.config
+        options = {"held": c.held_masks, "recurrent_dropout": c.recurrent_dropout, "tie": c.tie}
+        return LanguageModel.from_numpy(params, c.dropout, **options)
 
     @property
     def params(self) -> Any:
         """The weights, as arrays of their own."""
         return to_arrays(self.model.params())
+
+    @property
+    def averaged(self) -> Any:
+        """The running mean of the weights if there is one, else the weights."""
+        return to_arrays(self.judged.params())
 
     def reset_state(self) -> None:
         """Forget the streams: the next window starts a text."""
@@ -58,8 +72,15 @@ class TorchEngine:
             for group in self.adam.param_groups:
                 group["lr"] = lr
             self.adam.step()
-            self.state = state
+            self.state, self.steps = state, self.steps + 1
+            if self.config.average:
+                self._average()
         return loss, norm
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        mean = list(dict.fromkeys(leaves(self.judged.params())))
+        torch._foreach_lerp_(mean, self.weights, 1 - average_decay(self.config.average, self.steps))
 
     def _backward(self, tokens: np.ndarray, targets: np.ndarray) -> tuple[float, tuple]:
         """Fill the gradients from the parts of a batch; the mean loss, and the state cut off from this window's record."""
@@ -78,15 +99,18 @@ class TorchEngine:
 
     def evaluate(self, tokens: np.ndarray) -> tuple[float, int]:
         """Total nats of a text, in float32, and the number of tokens predicted."""
-        return self._in_memory(lambda: evaluate(self.model, tokens))
+        return self._in_memory(lambda: evaluate(self.judged, tokens))
 
     def dump(self) -> dict[str, np.ndarray]:
         """See engines.Engine; the random state is bytes."""
         moments = (
-            [self.adam.state[w].get(kind, torch.zeros_like(w)) for w in self.weights] for kind in ("exp_avg", "exp_avg_sq")
+            [self.adam.state[w].get(kind, torch.zeros_like(w)) for w in leaves(self.model.params())]
+            for kind in ("exp_avg", "exp_avg_sq")
         )
         m, v = (to_arrays(_like(self.model.params(), tensors)) for tensors in moments)
         arrays = dump_trees(m=m, v=v, state=to_arrays(self.state)) | {"random.cpu": torch.get_rng_state().numpy()}
+        if self.config.average:
+            arrays |= dump_trees(mean=self.averaged)
         if self.device.type == "cuda":
             arrays["random.cuda"] = torch.cuda.get_rng_state(self.device).numpy()
         return arrays
@@ -95,12 +119,17 @@ class TorchEngine:
         """Take back what ``dump`` gave; on another kind of device the random numbers go on from the seed."""
         template = self.params
         moments = [leaves(checkpoint.fill(template, arrays, kind)) for kind in "mv"]
-        for weight, m, v in zip(self.weights, *moments, strict=True):
+        for weight, m, v in zip(leaves(self.model.params()), *moments, strict=True):
             self.adam.state[weight] = {
                 "step": torch.tensor(float(steps)),
                 "exp_avg": torch.from_numpy(m.copy()).to(self.device),
                 "exp_avg_sq": torch.from_numpy(v.copy()).to(self.device),
             }
+        self.steps = steps
+        if self.config.average:
+            with torch.no_grad():
+                for mine, mean in zip(leaves(self.judged.params()), leaves(checkpoint.fill(template, arrays, "mean")), strict=True):
+                    mine.copy_(torch.from_numpy(mean))
         state = checkpoint.fill(to_arrays(self.state), arrays, "state")
         self.state = map_tree(lambda a: torch.from_numpy(a.copy()).to(self.device), state)
         torch.set_rng_state(torch.from_numpy(arrays["random.cpu"].copy()))

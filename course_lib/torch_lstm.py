@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from course_lib.cells import LSTMParams, LSTMState
 from course_lib.shapes import ShapeError, check_shapes
 from course_lib.stacked import Bidirectional
+from course_lib.torch_dropout import drop_connect
 from course_lib.torch_sequence import wide
 from course_lib.torch_stack import BACKENDS, autocast_dtype, check_call, check_tensor, run_stack
 from course_lib.trees import leaves, map_tree
@@ -49,7 +50,8 @@ class LSTM(nn.Module):
     Weights start uniform in ±1/√H, as in torch.nn.LSTM; biases at 0, and the forget gate's at 1.
 
     Args:     input_size D, hidden_size H, num_layers L. bidirectional: each layer reads both ways and is 2H wide.
-              batch_first: x and the output are (N, T, ...). dropout: rate on the inputs of layers 1, 2, ..., in training.
+              batch_first: x and the output are (N, T, ...). dropout: rate on the inputs of layers 1, 2, ..., in training;
+              held: one mask for all time steps. recurrent_dropout: rate on the entries of W_hh; see ``torch_dropout``.
     Raises:   ValueError: naming the argument, what was expected and what came.
     """
 
@@ -63,6 +65,8 @@ class LSTM(nn.Module):
         *,
         batch_first: bool = False,
         dropout: float = 0.0,
+        held: bool = False,
+        recurrent_dropout: float = 0.0,
     ):
         super().__init__()
         for name, size in {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}.items():
@@ -70,12 +74,14 @@ class LSTM(nn.Module):
                 raise ValueError(f"{name}: expected an integer of at least 1, got {size!r}")
         if backend not in BACKENDS:
             raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout: expected a rate in [0, 1), got {dropout}")
+        for name, rate in {"dropout": dropout, "recurrent_dropout": recurrent_dropout}.items():
+            if not 0 <= rate < 1:
+                raise ValueError(f"{name}: expected a rate in [0, 1), got {rate}")
         if dropout and num_layers == 1:
             warnings.warn("dropout acts between layers; with num_layers=1 it does nothing", stacklevel=2)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bidirectional, self.backend, self.batch_first, self.dropout = bidirectional, backend, batch_first, dropout
+        self.held, self.recurrent_dropout = held, recurrent_dropout
         self.layers = nn.ModuleList()
         for depth in range(num_layers):
             width = hidden_size * (1 + bidirectional) if depth else input_size
@@ -124,9 +130,9 @@ class LSTM(nn.Module):
         if state is None:
             state = (x.new_zeros(len(leaves(layers)) // 3, x.shape[1], self.hidden_size),) * 2
         with _autocast(x.device.type) as cast:
-            dropout = self.dropout if self.training else 0.0
-            arguments = cast(x), LSTMState(*map(cast, state)), map_tree(cast, layers)
-            output, state = run_stack(*arguments, lengths, self.backend, dropout)
+            dropout, dropped = (self.dropout, self.recurrent_dropout) if self.training else (0.0, 0.0)
+            arguments = cast(x), LSTMState(*map(cast, state)), drop_connect(map_tree(cast, layers), dropped)
+            output, state = run_stack(*arguments, lengths, self.backend, dropout, self.held)
         if packed is not None:
             order = slice(None) if packed.sorted_indices is None else packed.sorted_indices
             return packed._replace(data=pack_padded_sequence(output[:, order], lengths[order].cpu()).data), state

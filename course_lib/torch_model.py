@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from course_lib.cells import GRUParams, LSTMParams, LSTMState, RNNParams
 from course_lib.language_model import LanguageModelParams, windows
+from course_lib.torch_dropout import Dropout
 from course_lib.torch_lstm import LSTM
 from course_lib.torch_sequence import to_arrays, wide
 from course_lib.trees import leaves
@@ -26,7 +27,9 @@ class LanguageModel(nn.Module):
     embedding, between layers and before the linear layer.
 
     Args:     vocab_size V, embedding_size E, hidden_size H, num_layers L. cell: "rnn", "lstm" or "gru". dropout: rate, in
-              training. backend: of the LSTM, see ``torch_stack``.
+              training. backend: of the LSTM, see ``torch_stack``. held: one dropout mask for all time steps of a call.
+              recurrent_dropout: rate on the entries of the LSTM's W_hh. tie: the linear layer's weights are the embedding.
+    Raises:   ValueError: naming the argument, what was expected and what came.
     """
 
     def __init__(
@@ -38,27 +41,39 @@ class LanguageModel(nn.Module):
         cell: str = "lstm",
         dropout: float = 0.0,
         backend: str = "auto",
+        *,
+        held: bool = False,
+        recurrent_dropout: float = 0.0,
+        tie: bool = False,
     ):
         super().__init__()
         if cell not in CELLS:
             raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}")
+        if cell != "lstm" and (held or recurrent_dropout):
+            raise ValueError(f"held, recurrent_dropout: expected neither with cell {cell!r}, only with 'lstm'")
+        if tie and embedding_size != hidden_size:
+            raise ValueError(f"tie: expected embedding_size = hidden_size, got {embedding_size} and {hidden_size}")
         options: dict[str, Any] = {"dropout": dropout if num_layers > 1 else 0.0}  # for one layer there is no between
+        if cell == "lstm":
+            options |= {"backend": backend, "held": held, "recurrent_dropout": recurrent_dropout}
         self.embedding = nn.Embedding(vocab_size, embedding_size)
-        self.layers = CELLS[cell](
-            embedding_size, hidden_size, num_layers, **options | ({"backend": backend} if cell == "lstm" else {})
-        )
+        self.layers = CELLS[cell](embedding_size, hidden_size, num_layers, **options)
         self.out = nn.Linear(hidden_size, vocab_size)
-        self.dropout, self.cell = nn.Dropout(dropout), cell
+        if tie:
+            self.out.weight = self.embedding.weight
+        self.dropout, self.cell = Dropout(dropout, held), cell
         if cell == "rnn":
             for name, parameter in self.layers.named_parameters():
                 if name.startswith("bias_hh"):
                     nn.init.zeros_(parameter).requires_grad_(False)
 
     @classmethod
-    def from_numpy(cls, params: LanguageModelParams, dropout: float = 0.0, backend: str = "auto") -> LanguageModel:
-        """A model with copies of these weights."""
+    def from_numpy(
+        cls, params: LanguageModelParams, dropout: float = 0.0, backend: str = "auto", **options: Any
+    ) -> LanguageModel:
+        """A model with copies of these weights; options are those of the constructor. Tied, W_out is both matrices."""
         (V, E), H = params.embedding.shape, params.W_out.shape[1]
-        model = cls(V, E, H, len(params.layers), KINDS[type(params.layers[0])], dropout, backend)
+        model = cls(V, E, H, len(params.layers), KINDS[type(params.layers[0])], dropout, backend, **options)
         model.to(torch.from_numpy(params.W_out).dtype)
         with torch.no_grad():
             for mine, given in zip(leaves(model.params()), leaves(params), strict=True):

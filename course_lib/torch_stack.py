@@ -26,6 +26,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from course_lib.cells import LSTMParams, LSTMState
 from course_lib.shapes import ShapeError, check_shapes
 from course_lib.stacked import Bidirectional
+from course_lib.torch_dropout import drop
 from course_lib.torch_kernels import run_triton, why_not
 from course_lib.torch_sequence import reverse, run_compiled, run_fused, run_loop
 
@@ -40,27 +41,29 @@ def run_stack(
     lengths: Tensor | None = None,
     backend: str = "auto",
     dropout: float = 0.0,
+    held: bool = False,
 ) -> tuple[Tensor, LSTMState]:
     """Run a stack of layers over a sequence; the outputs of one are the inputs of the next.
 
     Args:     x: (T, N, D). state: h and c, see above. layers: parameters. lengths: (N,) steps that are not padding.
-              dropout: the rate at which inputs of layers 1, 2, ... are dropped (training only).
+              dropout: the rate at which inputs of layers 1, 2, ... are dropped (training only). held: the same ones at
+              every time step.
     Returns:  hs of the last layer (T, N, H), or (T, N, 2H) in both directions, and the final state.
     """
     if backend == "auto":
         backend = fastest(x, lengths)
-    if backend == "cudnn":
+    if backend == "cudnn" and not (held and dropout):
         return _delegate(x, state, layers, lengths, dropout if len(layers) > 1 else 0.0)
     if backend == "triton" and (reason := why_not(x, state.h.shape[2])):
         warnings.warn(f"{reason}; 'fused' is used instead", stacklevel=3)
         backend = "fused"
-    states, finals = iter(zip(*state, strict=True)), []
+    run, states, finals = RUNNERS.get(backend, _delegate_one), iter(zip(*state, strict=True)), []
     for depth, layer in enumerate(layers):
-        if depth and dropout:
-            x = nn.functional.dropout(x, dropout)
+        if depth:
+            x = drop(x, dropout, held)
         runs = []
         for back, params in enumerate(_directions(layer)):
-            hs, final = RUNNERS[backend](reverse(x, lengths) if back else x, LSTMState(*next(states)), params, lengths)
+            hs, final = run(reverse(x, lengths) if back else x, LSTMState(*next(states)), params, lengths)
             runs.append(reverse(hs, lengths) if back else hs)
             finals.append(final)
         x = torch.cat(runs, dim=2) if len(runs) > 1 else runs[0]
@@ -155,6 +158,12 @@ def _delegate(x: Tensor, state: LSTMState, layers: tuple, lengths: Tensor | None
     real = (lengths > 0)[:, None]
     output = pad_packed_sequence(output, total_length=len(x))[0] * real
     return output, LSTMState(*(torch.where(real, new, old) for new, old in zip(final, state, strict=True)))
+
+
+def _delegate_one(x: Tensor, state: LSTMState, params: LSTMParams, lengths: Tensor | None) -> tuple[Tensor, LSTMState]:
+    """The same as a runner: one layer in one direction."""
+    hs, final = _delegate(x, LSTMState(*(part[None] for part in state)), (params,), lengths, 0.0)
+    return hs, LSTMState(*(part[0] for part in final))
 
 
 @functools.lru_cache

@@ -102,7 +102,7 @@ class Trainer:
             p.smooth = loss if math.isnan(p.smooth) else 0.98 * p.smooth + 0.02 * loss
             p.seconds = time.perf_counter() - began
             line = {"step": p.step, "seconds": round(p.seconds, 2), "tokens": p.tokens, "nats": round(loss, 4), "lr": lr}
-            if p.fraction(config) * config.evaluations() >= p.evaluated + 1:
+            if p.fraction(config) * config.looks() >= p.evaluated + 1:
                 line["validation_nats"] = self._evaluate()
                 p.seconds = time.perf_counter() - began
             if "validation_nats" in line or p.step % 50 == 1:
@@ -132,7 +132,7 @@ class Trainer:
             self.rng.bit_generator.state = saved.record["random"]
         except (KeyError, TypeError, ValueError) as error:
             raise CourseError(f"{self.folder} cannot go on from last.safetensors ({error}); start a new run") from error
-        self.progress.evaluated = int(self.progress.fraction(self.config) * self.config.evaluations())  # of a new budget
+        self.progress.evaluated = int(self.progress.fraction(self.config) * self.config.looks())  # of a new budget
         run_folder.rewind(self.folder, self.progress.step)
 
     def _batches(self) -> Iterator[tuple[Any, Any]]:
@@ -150,7 +150,7 @@ class Trainer:
         p.evaluated += 1
         if nats / count < p.best:
             p.best = nats / count
-            self.task.save(self.folder / run_folder.BEST, self.params, self._record() | {"validation_nats": p.best}, {})
+            self.task.save(self.folder / run_folder.BEST, self.engine.averaged, self._record() | {"validation_nats": p.best}, {})
         return round(nats / count, 4)
 
     def _record(self) -> dict[str, Any]:

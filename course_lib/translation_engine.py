@@ -50,7 +50,7 @@ class TranslationEngine(TorchEngine):
 
     def evaluate(self, tokens: Encoded) -> tuple[float, int]:
         """Total nats of the held-out targets, teacher-forced, in float32, and the number of tokens."""
-        return self._in_memory(lambda: evaluate(self.model, tokens))
+        return self._in_memory(lambda: evaluate(self.judged, tokens))
 
     def _sizes(self) -> str:
         c: Any = self.config
