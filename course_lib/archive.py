@@ -1,7 +1,8 @@
 """One safetensors file with a JSON header, written whole or not at all, and refused if anything in it was altered.
 
 The header carries the format, its version and what the caller puts in; beside it stands the SHA-256 of this JSON and of every
-array. Loading never unpickles. What a header means is the business of ``checkpoint``, ``translator``, ``classifier_model``.
+array. Loading never unpickles, and takes memory in proportion to the file. What a header means is the business of
+``checkpoint``, ``translator``, ``classifier_model``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 from course_lib.errors import CourseError
 
 VERSION = 1
+LARGEST_HEADER = 8_000_000  # bytes of JSON: two vocabularies of 200,000 words, or all of Unicode
 LANGUAGE_MODEL, TRANSLATOR, CLASSIFIER = (
     f"course_lib {kind}" for kind in ("language model", "translator", "sequence classifier")
 )
@@ -26,6 +29,7 @@ USES = {  # of each format, what to do with a file of it
     TRANSLATOR: "use `course translate` or `course eval`",
     CLASSIFIER: "load it with classifier.load",
 }
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError)
 
 
 def write(path: Path, kind: str, header: dict, arrays: dict[str, np.ndarray]) -> None:
@@ -37,12 +41,18 @@ def write(path: Path, kind: str, header: dict, arrays: dict[str, np.ndarray]) ->
 
 
 def to_bytes(kind: str, header: dict, arrays: dict[str, np.ndarray]) -> bytes:
-    """The content of a file."""
+    """The content of a file.
+
+    Raises:   CourseError: the header is too long to be read again.
+    """
     from safetensors.numpy import save
 
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     text = json.dumps({"format": kind, "version": VERSION} | header)
-    return save(arrays, {"course_lib": text, "sha256": digest(text, arrays)})
+    data = save(arrays, {"course_lib": text, "sha256": digest(text, arrays)})
+    if (length := int.from_bytes(data[:8], "little")) > LARGEST_HEADER:
+        raise CourseError(f"the vocabulary takes {length:,} bytes and a checkpoint holds {LARGEST_HEADER:,}; raise --min-count")
+    return data
 
 
 def read(path: Path, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
@@ -50,16 +60,16 @@ def read(path: Path, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
 
     Raises:   CourseError: truncated, altered, foreign, of another kind or version.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     broken = f"{path} is not a whole checkpoint of this course"
     try:
-        with safe_open(path, framework="numpy") as file:
+        with _opened(path) as file:
             metadata = file.metadata() or {}
             text = metadata.get("course_lib")
             arrays = {name: file.get_tensor(name) for name in file.keys()} if text else {}
         header = json.loads(text) if text else {}
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError) as error:
+    except (SafetensorError, *UNREADABLE) as error:
         raise CourseError(f"{broken} ({type(error).__name__}); it may be truncated: copy or train it again") from error
     found = header.get("format") if isinstance(header, dict) else None
     if found != kind:
@@ -67,7 +77,7 @@ def read(path: Path, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
             raise CourseError(f"{path} holds a {found.removeprefix('course_lib ')}: {USES[found]}")
         raise CourseError(f"{broken}: it was written by something else; train one with `course train`")
     if header.get("version") != VERSION:
-        raise CourseError(f"{path} has version {header.get('version')}, this course_lib reads {VERSION}; train it again")
+        raise CourseError(f"{path} has version {header.get('version')!r:.40}, this course_lib reads {VERSION}; train it again")
     if metadata.get("sha256") != digest(text, arrays):
         raise CourseError(f"{broken}: it does not match its checksum; copy or train it again")
     return header, arrays
@@ -75,13 +85,17 @@ def read(path: Path, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
 
 def kind_of(path: Path) -> str | None:
     """The format that a file says it has; None if it says none."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
-    reasons = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, RecursionError)
-    with contextlib.suppress(*reasons), safe_open(path, framework="numpy") as file:
+    with contextlib.suppress(SafetensorError, *UNREADABLE), _opened(path) as file:
         found = json.loads(file.metadata()["course_lib"])["format"]
         return found if isinstance(found, str) else None
     return None
+
+
+def reason(error: Exception) -> str:
+    """What an error says, for a line that tells of it: it may quote a foreign file, at any length and with any characters."""
+    return "".join(c if c.isprintable() else " " for c in f"{error!s:.200}")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -110,3 +124,22 @@ def digest(text: str, arrays: dict[str, Any]) -> str:
         total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         total.update(array.data if array.size else b"")
     return total.hexdigest()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, mapped into memory; safetensors itself checks types, shapes and that the arrays fill the file."""
+    from safetensors import safe_open
+
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > LARGEST_HEADER:
+            raise ValueError("its header is too long")
+        json.loads(file.read(length), object_pairs_hook=_check_names)
+    with safe_open(path, framework="numpy") as file:
+        yield file
+
+
+def _check_names(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("it says something twice")

@@ -11,8 +11,9 @@ import numpy as np
 
 from course_lib import archive
 from course_lib.archive import write_atomically
+from course_lib.cells import GRUParams, LSTMParams, RNNParams
 from course_lib.errors import CourseError
-from course_lib.language_model import LanguageModelParams, init
+from course_lib.language_model import CELLS, LanguageModelParams, init
 from course_lib.text import CharTokenizer
 from course_lib.trees import map_tree, named_leaves
 
@@ -44,15 +45,17 @@ def save(
     write_atomically(path, to_bytes(params, tokenizer, config, record, extra or {}))
 
 
-def ship(source: str | Path, name: str) -> Path:
+def ship(source: str | Path, name: str, half: bool = False) -> Path:
     """Put a trained model among the shipped ones: its weights as NAME.safetensors, its record beside them as NAME.json.
 
+    Args:     half: keep the weights in 16 bits, in half the bytes; they are computed with in 32.
     Raises:   CourseError: the model was never evaluated on held-out text, or takes more than 8 MB.
     """
     model, path = load(source), SHIPPED / f"{name}.safetensors"
     if "validation_nats" not in model.record:
         raise CourseError(f"{source} records no validation_nats; ship the best checkpoint of a finished run")
-    data = to_bytes(model.params, model.tokenizer, model.config, model.record, {})
+    params = map_tree(lambda a: a.astype(np.float16), model.params) if half else model.params
+    data = to_bytes(params, model.tokenizer, model.config, model.record, {})
     if len(data) > LARGEST_SHIPPED:
         raise CourseError(f"{source} takes {len(data):,} bytes, shipped are at most {LARGEST_SHIPPED:,}; train a smaller one")
     write_atomically(path, data)
@@ -81,8 +84,10 @@ def load(source: str | Path) -> Checkpoint:
         params = _rebuild(config, arrays)
         if tokenizer.size != len(params.embedding):
             raise ValueError(f"{tokenizer.size} characters for {len(params.embedding)} embeddings")
-    except (KeyError, TypeError, ValueError, CourseError) as error:
-        raise CourseError(f"{path} is not a whole checkpoint of this course: {error}; train it again") from error
+    except (*archive.UNREADABLE, CourseError) as error:
+        raise CourseError(
+            f"{path} is not a whole checkpoint of this course: {archive.reason(error)}; train it again"
+        ) from error
     extra = {name.removeprefix("extra."): array for name, array in arrays.items() if name.startswith("extra.")}
     return Checkpoint(params, tokenizer, config, record, extra)
 
@@ -108,14 +113,21 @@ def shipped(kind: str | None = FORMAT) -> list[str]:
 
 def _rebuild(config: dict, arrays: dict[str, np.ndarray]) -> Any:
     """Put the arrays into the tree that the configuration describes; every name, shape and dtype must fit."""
-    model = {name: array for name, array in arrays.items() if name.startswith("model.")}
+    model = {name: _wide(array) for name, array in arrays.items() if name.startswith("model.")}
     V, E, H, L = (config[f] for f in ("vocab_size", "embedding_size", "hidden_size", "num_layers"))
-    if L > len(model) or V * (E + H) + H * (E + (2 * L - 1) * H) > sum(array.size for array in model.values()):
-        raise ValueError("its configuration asks for more weights than it holds")  # before init takes the memory
+    gates, biases = {RNNParams: (1, 1), LSTMParams: (4, 1), GRUParams: (3, 2)}[CELLS[config["cell"]]]
+    entries = V * (E + H + 1) + gates * H * (E + (2 * L - 1) * H + biases * L)
+    if L > len(model) or entries != sum(array.size for array in model.values() if array.dtype == np.float32):
+        raise ValueError("its configuration asks for other weights than it holds")  # before init takes the memory
     template = init(**config, seed=0)
     if model.keys() != {name for name, _ in named_leaves(template, "model")}:
         raise ValueError("the names of its weights do not fit its configuration")
     return fill(template, model, "model")
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    """Shipped weights of 16 bits are computed with in 32."""
+    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def fill(template: Any, arrays: dict[str, np.ndarray], prefix: str) -> Any:

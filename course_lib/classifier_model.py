@@ -7,10 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_lib import archive
+from course_lib import archive, checkpoint
 from course_lib.errors import CourseError
 from course_lib.shapes import ShapeError, check_tokens
 from course_lib.text import CharTokenizer
@@ -113,16 +114,33 @@ def load(path: str | Path) -> tuple[SequenceClassifier, CharTokenizer, tuple[str
 
     Raises:   CourseError: no such file, or not a whole classifier of this course.
     """
-    if not Path(path).exists():
+    if not Path(path).is_file():
         raise CourseError(f"no file {str(path)!r}; save a classifier there first")
     try:
         header, arrays = archive.read(Path(path), FORMAT)
-        model = SequenceClassifier(**header["config"])
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-        return model.eval(), CharTokenizer.from_config(header["tokenizer"]), tuple(header["names"])
-    except (KeyError, TypeError, ValueError, RuntimeError, CourseError) as error:
-        what = str(error).partition("\n")[0]
+        config, names = dict(header["config"]), tuple(header["names"])
+        if _entries(config, len(arrays)) != sum(array.size for array in arrays.values() if array.dtype == np.float32):
+            raise ValueError("its configuration asks for other weights than it holds")  # before they take the memory
+        if len(names) != config["classes"] or not all(isinstance(name, str) for name in names):
+            raise ValueError("it does not name its classes")
+        model = SequenceClassifier(**config)
+        mine = to_arrays(dict(model.named_parameters()))
+        if mine.keys() != arrays.keys():
+            raise ValueError("the names of its weights do not fit its configuration")
+        filled = checkpoint.fill(mine, {f"model.{name}": array for name, array in arrays.items()}, "model")
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in filled.items()})
+        return model.eval(), CharTokenizer.from_config(header["tokenizer"]), names
+    except (*archive.UNREADABLE, CourseError) as error:
+        what = archive.reason(error)
         raise CourseError(f"{path} is not a whole classifier of this course ({what:.80}); save it again") from error
+
+
+def _entries(config: dict, most: int) -> int:
+    """The number of weights that a configuration asks for, in at most so many arrays."""
+    V, E, C, H = (config[name] for name in ("vocab_size", "embedding_size", "classes", "hidden_sizes"))
+    if not 0 < len(H) <= most:
+        raise ValueError("it has not as many layers as its configuration says")
+    return V * E + sum(4 * h * (d + h + 1) for d, h in pairwise((E, *H))) + C * (H[-1] + 1)
 
 
 def check_examples(name: str, data: Examples, model: SequenceClassifier, device: Any) -> Examples:

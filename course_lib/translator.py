@@ -83,12 +83,15 @@ def load(source: str | Path) -> Translator:
         if config["prepare"] not in ("dates", "sentences"):
             raise ValueError("it does not say how its sentences were prepared")
         E, H, L = (config["model"][name] for name in ("embedding_size", "hidden_size", "num_layers"))
-        least = (source_units.size + target_units.size) * E + 4 * L * H**2
-        if sum(array.size for array in params.values()) < least:  # before taking the memory
+        least = (source_units.size + target_units.size) * E + 4 * H * (E + L * H)  # of at most 4.5 times as many
+        held = sum(array.size for array in params.values() if array.dtype == np.float32)
+        if L > len(params) or held < least:  # before taking the memory
             raise ValueError("its configuration asks for more weights than it holds")
         build(config, params)
-    except (KeyError, TypeError, ValueError, CourseError) as error:
-        raise CourseError(f"{path} is not a whole checkpoint of this course: {error}; train it again") from error
+    except (*archive.UNREADABLE, CourseError) as error:
+        raise CourseError(
+            f"{path} is not a whole checkpoint of this course: {archive.reason(error)}; train it again"
+        ) from error
     return Translator(params, source_units, target_units, config, record, extra)
 
 

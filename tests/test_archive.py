@@ -83,7 +83,7 @@ def test_an_unknown_kind_was_written_by_something_else(tmp_path, kind):
 def test_another_version_is_named(tmp_path, version):
     path = tmp_path / "x"
     archive.write(path, KIND, {"version": version}, {})
-    assert refusal(path).endswith(f"has version {version}, this course_lib reads {archive.VERSION}; train it again")
+    assert refusal(path).endswith(f"has version {version!r}, this course_lib reads {archive.VERSION}; train it again")
 
 
 @pytest.mark.parametrize("kind", FOREIGN)

@@ -20,8 +20,8 @@ RANK = dict(RANKS)
 # Modules that are not NumPy's.
 TORCH = {name for name in MODULES if name.startswith(("torch_", "classifier", "translat"))} - {"torch_book", "classifier_book"}
 TORCH |= {"attention", "seq2seq"}
-DRAWS = {"plotting", "diagrams"}  # modules that import matplotlib
-EXTRA_TESTS = {"parity", "layering", "lessons", "build", "setup", "laws", "mutants", "lstm_speed"}  # of no single module
+DRAWS = {"plotting", "diagrams", "portraits"}  # modules that import matplotlib
+EXTRA_TESTS = {"faults", "parity", "layering", "lessons", "build", "setup", "laws", "mutants", "lstm_speed"}  # of no single module
 NO_BEHAVIOUR = {"errors"}  # modules that hold nothing to test
 
 

@@ -1,11 +1,8 @@
 """A run survives what happens to it: stopped, killed or out of disk, it goes on where it was, bit for bit."""
 
 import json
-import os
-import random
 import resource
 import signal
-import sys
 import threading
 import time
 from dataclasses import asdict
@@ -13,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from course_process import TEXT, TINY, course, start, the_error, tree
+from course_process import TEXT, TINY, course, start, tree
 
-from course_lib import checkpoint, engines, run_folder
+from course_lib import checkpoint, engines
 from course_lib.budget import Config
 from course_lib.datasets import load_corpus
 from course_lib.errors import CourseError
@@ -191,32 +188,6 @@ def wait_for(condition, process) -> None:
         time.sleep(0.002)
 
 
-def test_kill_9_at_any_moment(text, tmp_path):
-    """Real processes that write a checkpoint at each step, killed at random moments; KILLS=30 for more of them."""
-    wanted, moments, folder = int(os.environ.get("KILLS", "6")), random.Random(5), tmp_path / "killed"
-    asked = ["train", "--data", "mine.txt", "--cell", "gru", "--dropout", "0.2", "--steps", 80 * wanted, *TINY]
-    program = (sys.executable, "-c", "from course_lib import cli, training; training.SAVE_EVERY = 0; cli.main()")
-    last = folder / "last.safetensors"
-    for kill in range(wanted):
-        before = last.stat().st_ino if last.exists() else None
-        arguments = [*asked, "--out", "killed"] if before is None else ["train", "--resume", "--out", "killed"]
-        process = start(*arguments, folder=tmp_path, program=program)
-        wait_for(lambda before=before: last.exists() and last.stat().st_ino != before, process)
-        time.sleep(moments.uniform(0, 0.06))
-        process.kill()
-        output = process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL, (kill, output)
-        steps = [line["step"] for line in run_folder.lines(folder)]
-        assert steps == sorted(set(steps)), kill
-    assert 5 < checkpoint.load(last).record["progress"]["step"] < 80 * wanted, "killed in the midst of the training"
-    assert course("train", "--resume", "--out", "killed", folder=tmp_path).returncode == 0
-    assert course(*asked, "--out", "whole", folder=tmp_path).returncode == 0
-    assert state(folder) == state(tmp_path / "whole")
-    assert state(folder, "best") == state(tmp_path / "whole", "best")
-    assert steps_and_losses(folder) == steps_and_losses(tmp_path / "whole")
-    assert sorted(p.name for p in folder.iterdir()) == ["best.safetensors", "history.jsonl", "last.safetensors"]
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "terminate"])
 def test_a_request_to_stop_saves_and_says_how_to_go_on(text, tmp_path, number):
     asked = ["train", "--data", "mine.txt", "--minutes", "5", *TINY, "--out", "my run"]
@@ -366,14 +337,6 @@ def test_a_new_run_takes_an_empty_folder_only(text, tmp_path):
     assert sorted(p.name for p in Path("killed").iterdir()) == ["best.safetensors", "history.jsonl", "last.safetensors"]
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission(text):
-    Path("closed").mkdir(mode=0o500)
-    with pytest.raises(CourseError, match="Permission denied"):
-        Trainer(config(), Path("closed"))
-    assert list(Path("closed").iterdir()) == []
-
-
 def test_text_too_short_for_the_streams_leaves_no_folder(text):
     with pytest.raises(CourseError, match="use a longer text or a smaller batch size"):
         Trainer(config(batch_size=3000), Path("run"))
@@ -431,22 +394,8 @@ def test_a_gradient_that_is_no_number_stops_the_run(text, monkeypatch):
     assert all(np.isfinite(leaf).all() for leaf in leaves(trainer.params))
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(text, tmp_path):
-    """Not simulated: the kernel refuses a file as long as a checkpoint."""
-    asked = ["train", "--data", "mine.txt", "--steps", "60", *TINY, "--out"]
-    assert course(*asked, "run", folder=tmp_path).returncode == 0
-    before = tree(tmp_path / "run")
-    size = len(before["last.safetensors"])
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
-
-    again = course("train", "--resume", "--out", "run", "--minutes", "1", folder=tmp_path, preexec_fn=limited)
-    assert "cannot write run/last.safetensors: File too large; free some space or choose another place" in the_error(again)
-    assert tree(tmp_path / "run") == before
-    fresh = course(*asked, "fresh", folder=tmp_path, preexec_fn=limited)
-    assert "cannot write fresh/last.safetensors" in the_error(fresh)
-    assert tree(tmp_path / "fresh") == {}
+def test_a_full_disk_leaves_the_last_checkpoint(text):
+    """Not simulated: the kernel refuses a file that long."""
     stop_at(Trainer(config(), Path("full")), 30)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     trainer = Trainer.resume(Path("full"))
