@@ -2,23 +2,25 @@
 
     rank 0   errors  shapes  trees  connected  solved  learner_call  verse
     rank 1   text  downloads  embedded  layers  gradcheck  optim  filters  metrics  ngram  budget  weights  diagnosis
-    rank 1   roofline  archive  attention_by_hand  date_forms  poems
-    rank 2   cells  datasets  progress  languages  ngram_classifier  decoding  units  dates  run_folder
-    rank 3   unroll  caches  variants  jacobians  exercise_book  tensor_call  torch_sequence  torch_triton  torch_tokens
+    rank 1   roofline  archive  attention_by_hand  date_forms  poems  novelty  code_judge  association  text_properties
+    rank 2   constraints  cells  datasets  progress  languages  ngram_classifier  decoding  units  dates  run_folder
+    rank 3   unroll  caches  variants  jacobians  exercise_book  tensor_call  torch_sequence  torch_triton  torch_tokens  torch_dropout
     rank 3   attention  pairs
     rank 4   sequence  torch_kernels  summaries
     rank 5   stacked  rnn_book  bodies
     rank 6   language_model  lstm_book  jacobian_book  torch_stack
     rank 7   checkpoint  plotting  variant_book  torch_book  window_book  conversion_book  classifier_book  torch_lstm
-    rank 7   attention_book  beam_book
-    rank 8   doctor  diagrams  exercises  engines  torch_model  classifier_model  seq2seq
+    rank 7   attention_book  beam_book  torch_scan  probes
+    rank 8   clamping  portraits  writing  doctor  diagrams  exercises  engines  torch_model  classifier_model  seq2seq
     rank 9   torch_engine  classifier  translator
     rank 10  translation
     rank 11  translation_engine
     rank 12  translation_task
     rank 13  tasks
     rank 14  training  cli_models
-    rank 15  cli
+    rank 15  cli_generate  cli_train
+    rank 16  cli_chat
+    rank 17  cli
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What the ``course`` command does with models: evaluate, generate, translate."""
+"""What the ``course`` command does with models: evaluate, translate. What it writes with them is in ``cli_generate``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ DataOption = Annotated[str | None, typer.Option(help="A registered name (see `co
 
 
 @contextmanager
-def options() -> Iterator[None]:
-    """Turn the library's ``top_p: expected ...`` into ``error: --top-p: expected ...``."""
+def options(**names: str) -> Iterator[None]:
+    """Turn the library's ``top_p: expected ...`` into ``error: --top-p: expected ...``; ``names``: options of another name."""
     try:
         yield
     except ValueError as error:
         name, _, rest = str(error).partition(":")
-        raise CourseError(f"--{name.replace('_', '-')}:{rest}") from error
+        raise CourseError(f"--{names.get(name, name).replace('_', '-')}:{rest}") from error
+
+
+def note_unknown(source: str, unknown: list[str], end: str = "") -> None:
+    """Say on standard error which characters or words a model has never seen, if there are any."""
+    if unknown:
+        more = f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+        print(f"note: {source} has never seen {' '.join(map(repr, unknown[:10]))}{more}{end}", file=sys.stderr)
 
 
 def evaluate_checkpoint(
@@ -77,51 +84,6 @@ def _evaluate_translator(source: str, data: str | None, split: str) -> None:
     print(json.dumps(translation_task.score(found, config, split)))
 
 
-def generate(
-    prompt: Annotated[str, typer.Argument(help='The beginning, such as "The quick brown fox".')],
-    source: Annotated[str, typer.Option("--checkpoint", help="A shipped name, a file or a run folder.")] = "shakespeare",
-    length: Annotated[int, typer.Option(min=1, help="Characters to write.")] = 300,
-    temperature: Annotated[float, typer.Option(help="Below 1 safer, above 1 wilder.")] = 0.8,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Only the K most probable characters.")] = None,
-    top_p: Annotated[float, typer.Option(help="Only the most probable characters that make up P, in (0, 1].")] = 1.0,
-    min_p: Annotated[float, typer.Option(help="Only characters at least P times as probable as the best, in [0, 1].")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: characters written before become less likely.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same text. [default: a new one each time]")] = None,
-) -> None:
-    """Continue a text, character by character."""
-    from itertools import islice
-
-    import numpy as np
-
-    from course_lib import checkpoint, decoding
-    from course_lib.language_model import forward, initial_state, make_step
-    from course_lib.text import UNKNOWN_ID
-
-    with options():
-        filters = [decoding.forbid([UNKNOWN_ID])]
-        if repetition_penalty != 1:
-            filters.append(decoding.repetition_penalty(repetition_penalty))
-        filters += [decoding.temperature(temperature)] + ([decoding.top_k(top_k)] if top_k else [])
-        filters += [decoding.top_p(top_p), decoding.min_p(min_p)]
-    model = checkpoint.load(source)
-    tokens = model.tokenizer.encode(prompt)
-    known = tokens[tokens != UNKNOWN_ID]
-    if not known.size:
-        raise CourseError("the prompt has no character that the model knows; begin with at least one letter")
-    if unknown := model.tokenizer.unknown(prompt):
-        shown = [*map(repr, unknown[:10]), *([f"and {len(unknown) - 10} more"] if len(unknown) > 10 else [])]
-        print(f"note: {source} has never seen {' '.join(shown)}; skipped", file=sys.stderr)
-    state = initial_state(model.params, 1)
-    if known.size > 1:
-        _, state, _ = forward(model.params, known[:-1, None], state)
-    rng = np.random.default_rng(seed)
-    written = decoding.stream(make_step(model.params), state, known[-1:], lambda lp: decoding.draw(lp, rng), filters)
-    print(prompt, end="", flush=True)
-    for token in islice(written, length):
-        print(model.tokenizer.decode(token), end="", flush=True)
-    print()
-
-
 def translate(
     text: Annotated[list[str] | None, typer.Argument(help='Such as "le 3 février 2024"; none: lines of the input.')] = None,
     source: Annotated[str, typer.Option("--checkpoint", help="A shipped name, a file or a run folder.")] = "dates",
@@ -147,9 +109,7 @@ def translate(
     found = translator.load(source)
     model = found.model()
     for line in text or (line.rstrip("\n") for line in sys.stdin):
-        if unknown := found.source.unknown(translation.prepared(found, line)):
-            shown = " ".join(map(repr, unknown[:10])) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
-            print(f"note: {source} has never seen {shown}", file=sys.stderr)
+        note_unknown(source, found.source.unknown(translation.prepared(found, line)))
         for best in translation.candidates(found, line, width, length_penalty, n_best, model):
             p = best.probability
             if as_json:

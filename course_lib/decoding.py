@@ -9,7 +9,7 @@ tuples of arrays with the stream on axis 0. ``stream``, ``greedy`` and ``sample`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -139,20 +139,31 @@ def stream(
     first: np.ndarray,
     choose: Callable[[np.ndarray], np.ndarray],
     filters: Sequence[Filter] = (),
-) -> Iterator[np.ndarray]:
-    """Yield tokens (N,) one after the other, for ever; each is fed back with the state the step returned."""
+) -> Generator[np.ndarray, np.ndarray | None, None]:
+    """Yield tokens (N,) one after the other, for ever; each is fed back with the state the step returned.
+
+    ``send(rows)`` in place of ``next`` goes on with these streams only: integers, or True for each that stays.
+    A filter with ``needs_history`` is called with (log_probs, history): (t, N), ``first`` and all tokens chosen so far.
+    """
     token = np.atleast_1d(np.asarray(first))
-    history = [token]
     remember = any(getattr(f, "needs_history", False) for f in filters)
+    history = token[None]  # its first t rows are in use
+    t = 1
     while True:
         log_probs, state = step(token, state)
         log_probs = as_numpy(log_probs)
         for f in filters:
-            log_probs = f(log_probs, np.array(history)) if getattr(f, "needs_history", False) else f(log_probs)
+            log_probs = f(log_probs, history[:t]) if getattr(f, "needs_history", False) else f(log_probs)
         token = choose(log_probs)
         if remember:
-            history.append(token)
-        yield token
+            if t == len(history):
+                history = np.concatenate([history, np.zeros_like(history)])  # twice as long: copying costs O(1) a token
+            history[t] = token
+            t += 1
+        rows = yield token
+        if rows is not None:
+            rows = np.arange(len(token))[rows]
+            token, history, state = token[rows], history[:, rows], _rows(state, rows)
 
 
 def draw(log_probs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
