@@ -64,7 +64,7 @@ class Config:
             ("held_masks", not self.held_masks or self._torch_lstm(), "them with --cell lstm and --engine torch only"),
             ("recurrent_dropout", not self.recurrent_dropout or self._torch_lstm(), "0 but for --cell lstm, --engine torch"),
             ("tie", not self.tie or (self.engine == "torch" and self.task == "language"), "it with --engine torch only"),
-            ("tie", not self.tie or self.embedding == self.hidden, f"--embedding {self.hidden}, as many as hidden units, with it"),
+            ("tie", not self.tie or self.embedding == self.hidden, f"it with --embedding {self.hidden}, as --hidden, only"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, "a number of at least 0"),
             ("average", 0 <= self.average < 1, "a number in [0, 1)"),
             ("patience", self.patience is None or self.patience >= 1, "at least 1"),

@@ -193,15 +193,16 @@ class Window(NamedTuple):
     real: np.ndarray  # (T, N), false behind the end of a stream
 
 
-def windows(tokens: np.ndarray, streams: int = 8, steps: int = 256) -> Iterator[Window]:
+def windows(tokens: np.ndarray, streams: int | None = None, steps: int = 256) -> Iterator[Window]:
     """Cut a text into ``streams`` equal parts, to be read side by side, ``steps`` tokens at a time; no token is left out.
 
+    Args:     streams: None: 8, and in a long text one for each 32,768 tokens.
     Raises:   ValueError: fewer than 2 tokens.
     """
     count = len(tokens) - 1
     if count < 1:
         raise ValueError(f"tokens: expected at least 2, got {len(tokens)}")
-    streams = min(streams, count)
+    streams = min(streams or max(8, count // 32_768), count)
     each = -(-count // streams)
     starts = np.arange(streams) * each
     ends = np.minimum(starts + each, count)
@@ -211,7 +212,9 @@ def windows(tokens: np.ndarray, streams: int = 8, steps: int = 256) -> Iterator[
         yield Window(tokens[inside], tokens[inside + 1], at < ends)
 
 
-def evaluate(params: LanguageModelParams, tokens: np.ndarray, streams: int = 8, steps: int = 256) -> tuple[float, int]:
+def evaluate(
+    params: LanguageModelParams, tokens: np.ndarray, streams: int | None = None, steps: int = 256
+) -> tuple[float, int]:
     """Teacher-forced nats of a text: every token but the first is predicted from the true tokens before it.
 
     The text is cut into ``streams`` equal parts that are read side by side, each with its state carried from end to end.

@@ -127,9 +127,8 @@ class TorchEngine:
             }
         self.steps = steps
         if self.config.average:
-            with torch.no_grad():
-                for mine, mean in zip(leaves(self.judged.params()), leaves(checkpoint.fill(template, arrays, "mean")), strict=True):
-                    mine.copy_(torch.from_numpy(mean))
+            for mine, mean in zip(leaves(self.judged.params()), leaves(checkpoint.fill(template, arrays, "mean")), strict=True):
+                mine.data.copy_(torch.from_numpy(mean))
         state = checkpoint.fill(to_arrays(self.state), arrays, "state")
         self.state = map_tree(lambda a: torch.from_numpy(a.copy()).to(self.device), state)
         torch.set_rng_state(torch.from_numpy(arrays["random.cpu"].copy()))
