@@ -20,7 +20,7 @@ import numpy as np
 from course_lib.errors import CourseError
 
 VERSION = 1
-LARGEST_HEADER = 8_000_000  # bytes of JSON: two vocabularies of 200,000 words, or all of Unicode
+LARGEST_HEADER = 4_000_000  # bytes of JSON: two vocabularies of 100,000 words, or all of Unicode
 LANGUAGE_MODEL, TRANSLATOR, CLASSIFIER = (
     f"course_lib {kind}" for kind in ("language model", "translator", "sequence classifier")
 )
@@ -58,7 +58,7 @@ def to_bytes(kind: str, header: dict, arrays: dict[str, np.ndarray]) -> bytes:
 def read(path: Path, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
     """The header and the arrays of a file of this kind.
 
-    Raises:   CourseError: truncated, altered, foreign, of another kind or version.
+    Raises:   CourseError: unreadable, truncated, altered, foreign, of another kind or version.
     """
     from safetensors import SafetensorError
 
@@ -69,6 +69,8 @@ def read(path: Path, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
             text = metadata.get("course_lib")
             arrays = {name: file.get_tensor(name) for name in file.keys()} if text else {}
         header = json.loads(text) if text else {}
+    except OSError as error:
+        raise CourseError(f"cannot read {path}: {error.strerror or error}; check the name and its permissions") from error
     except (SafetensorError, *UNREADABLE) as error:
         raise CourseError(f"{broken} ({type(error).__name__}); it may be truncated: copy or train it again") from error
     found = header.get("format") if isinstance(header, dict) else None
