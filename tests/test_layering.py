@@ -21,7 +21,8 @@ RANK = dict(RANKS)
 TORCH = {name for name in MODULES if name.startswith(("torch_", "classifier", "translat"))} - {"torch_book", "classifier_book"}
 TORCH |= {"attention", "seq2seq"}
 DRAWS = {"plotting", "diagrams", "portraits"}  # modules that import matplotlib
-EXTRA_TESTS = {"faults", "parity", "layering", "lessons", "build", "setup", "laws", "mutants", "lstm_speed"}  # of no single module
+EXTRA_TESTS = {"faults", "parity", "layering", "lessons", "build", "setup", "laws", "mutants"}  # of no single module
+EXTRA_TESTS |= {"no_pickle", "lstm_speed", "sampling_laws"}
 NO_BEHAVIOUR = {"errors"}  # modules that hold nothing to test
 
 
