@@ -26,7 +26,7 @@ from course_lib.torch_lstm import LSTM
 from course_lib.torch_scan import SCANS, MinGRU
 
 RECORD = roofline.RECORD.with_name("scan_speed.json")
-LENGTHS, SIZES = (64, 256, 1024, 4096), ((1, 256), (32, 256))  # T; N, H with D = H
+LENGTHS, SIZES = (64, 256, 1024, 4096), ((1, 256), (16, 256))  # T; N, H with D = H
 QUICK = (5, 12), ((2, 4),)
 MODES = ("forward", "training")
 METHODS = ("loop", "parallel", "chunked")
@@ -121,23 +121,33 @@ def measure(options: argparse.Namespace, save: Callable[[dict], None]) -> dict[s
     with roofline.products_in("fp32"):
         for T in lengths:
             for N, H in sizes:
-                problem = Problem(T, N, H, options.device)
-                errors = problem.errors()
-                for mode in MODES:
-                    calls = {name: call for name, call in problem.calls(mode).items() if errors.get(name, 0) <= BOUND}
-                    left = 60 * options.minutes - (time.perf_counter() - start)
-                    try:
-                        times = roofline.interleaved(calls, options.device, ROUNDS, SECONDS, limit=left)
-                    except TimeoutError as error:
-                        section["rows"].append({"T": T, "N": N, "H": H, "mode": mode, "note": f"not measured: {error}"})
-                        continue
-                    section["rows"] += [row((T, N, H), mode, name, times, errors) for name in (*errors, REFERENCE)]
+                left = 60 * options.minutes - (time.perf_counter() - start)
+                section["rows"] += one_size((T, N, H), options.device, left)
                 section["seconds"] = round(time.perf_counter() - start)
                 save(section)
                 print(f"{section['seconds']:4} s: (T, N, H) = {T, N, H}", file=sys.stderr, flush=True)
     section["complete"] = True
     save(section)
     return section
+
+
+def one_size(sizes: tuple[int, int, int], device: str, left: float) -> list[dict[str, Any]]:
+    """The rows of one (T, N, H): checked, then timed in both modes, within the seconds that are left."""
+    rows, end = [], time.perf_counter() + left
+    where = dict(zip("TNH", sizes, strict=True))
+    if left <= 0:
+        return [where | {"mode": mode, "note": "not measured: no time is left"} for mode in MODES]
+    problem = Problem(*sizes, device)
+    errors = problem.errors()
+    for mode in MODES:
+        calls = {name: call for name, call in problem.calls(mode).items() if errors.get(name, 0) <= BOUND}
+        try:
+            times = roofline.interleaved(calls, device, ROUNDS, SECONDS, limit=end - time.perf_counter())
+        except TimeoutError as error:
+            rows.append(where | {"mode": mode, "note": f"not measured: {error}"})
+            continue
+        rows += [row(sizes, mode, name, times, errors) for name in (*errors, REFERENCE)]
+    return rows
 
 
 def row(sizes: tuple[int, int, int], mode: str, name: str, times: dict[str, np.ndarray], errors: dict) -> dict[str, Any]:
