@@ -22,7 +22,7 @@ from course_lib.connected import components
 from course_lib.errors import CourseError
 from course_lib.verse import HAN, LOST, lines
 
-SHARED = 5  # characters in a row, which tie poems together: with 4 a tenth of all poems would hang together
+SHARED = 5  # characters in a row, which tie poems together: with 4, 758 poems would hang together
 FEWEST = 5  # a character that occurs less often in the training poems is replaced by □
 BLANK_LINE = "\n\n"  # after each poem
 

@@ -5,7 +5,7 @@ poems have lines of 5 or of 7 characters: four in a jueju (絕句), eight in a l
 couplets. Form is counted here and no more: whether an old-style poem (古詩) only happens to have eight lines, the tones and
 rhymes of the eighth century would tell. The course has no dictionary of them, and today's readings are other sounds.
 
-Reference: Owen 1981, The Great Age of Chinese Poetry; counts for the Quan Tang shi are made by ``shares`` itself.
+Reference: Owen 1981, The Great Age of Chinese Poetry.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ curves of held-out text stand beside. Fewer nats than real text is not better, i
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -129,7 +130,7 @@ def quality(write: Sampler, count: Sampler, corpus: Corpus, tokenizer: CharToken
     return {"judge_order": judge.order, "settings": rows, "novel_curve": {"n": list(range(1, LONGEST + 1)), **curves}}
 
 
-def code(write: Sampler, count: Sampler, corpus: Corpus) -> dict[str, dict[str, list[float]]]:
+def code(write: Sampler, count: Sampler, corpus: Corpus) -> dict[str, dict[str, list[float] | None]]:
     """The shares of samples and statements that parse: the model's, the n-gram model's, and real source cut the same way."""
     number, length = CODE
     blank = [BLANK_LINE] * number
@@ -145,7 +146,7 @@ def code(write: Sampler, count: Sampler, corpus: Corpus) -> dict[str, dict[str, 
     return {name: table([code_judge.shares(make(seed)) for seed in SEEDS]) for name, make in makers.items()}
 
 
-def poems(write: Sampler, count: Sampler, corpus: Corpus) -> dict[str, dict[str, list[float]]]:
+def poems(write: Sampler, count: Sampler, corpus: Corpus) -> dict[str, dict[str, list[float] | None]]:
     """The forms of the complete poems in samples that start with a new poem, and of real ones."""
     number, length = POEMS
     blank = [BLANK_LINE] * number
@@ -176,12 +177,15 @@ def nats(judge: ngram.NGram, tokenizer: CharTokenizer, samples: Sequence[str]) -
     return -float(np.mean(np.concatenate([ngram.log_probs(judge, tokenizer.encode(sample)) for sample in samples])))
 
 
-def spread(values: Sequence[float]) -> list[float]:
-    """Mean and standard deviation over seeds."""
+def spread(values: Sequence[float]) -> list[float] | None:
+    """Mean and standard deviation over seeds; None if a seed has no value."""
+    if np.isnan(values).any():
+        return None
     return [round(float(np.mean(values)), 4), round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else 0.0]
 
 
-def table(results: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+def table(results: Sequence[dict[str, float]]) -> dict[str, list[float] | None]:
+    """``spread`` of each quantity that all seeds have."""
     return {key: spread([result[key] for result in results]) for key in results[0] if all(key in r for r in results)}
 
 
@@ -245,7 +249,9 @@ def main(sources: list[str]) -> None:
         )
         for name, values in row["settings"].items():
             print(f"{name:16}", {key: value for key, value in values.items() if key not in ("copy", "sample")}, flush=True)
-    path.write_text(json.dumps({"rows": list(rows.values())}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps({"rows": list(rows.values())}, indent=1, ensure_ascii=False, allow_nan=False)
+    text = re.sub(r"\[[\d\s.,e-]+\]", lambda numbers: " ".join(numbers[0].split()), text)  # a row of numbers is a line
+    path.write_text(text + "\n", encoding="utf-8")
     path.with_suffix(".md").write_text(page(list(rows.values())), encoding="utf-8")
 
 
