@@ -20,12 +20,12 @@ _SHUT, _OPEN, _ONE = -200.0, 200.0, 20.0  # pre-activations with σ = 0, σ = 1,
 
 
 class Ablation(NamedTuple):
-    """What it costs to hold a unit at its mean: extra nats of each token behind the first, (T - 1,).
+    """What it costs to hold units at their means: extra nats of each token behind the first, (T - 1,).
 
-    others: (K, T - 1), the same of K other units of that layer and kind, chosen at random.
+    others: (K, T - 1), the same for K groups of as many other units, chosen at random.
     """
 
-    unit: np.ndarray
+    units: np.ndarray
     others: np.ndarray
 
 
@@ -72,20 +72,31 @@ def clamp(params: LanguageModelParams, unit: Unit, value: float) -> LanguageMode
     return params._replace(layers=tuple(layers), W_out=W_out, b_out=b_out)
 
 
-def ablate(params: LanguageModelParams, tokens: np.ndarray, unit: Unit, others: int = 10, seed: int = 0) -> Ablation:
-    """Hold the unit at its mean over this text; then, one at a time, random other units of the same layer and kind at theirs.
+def ablate(params: LanguageModelParams, tokens: np.ndarray, units: Sequence[Unit], others: int = 10, seed: int = 0) -> Ablation:
+    """Hold units, together, at their means over this text; then random groups in their stead, of the same layers and kinds.
 
-    Args:     tokens: (T,) integers in [0, V). others: K, fewer than the layer's units. seed: of their choice.
+    Args:     tokens: (T,) integers in [0, V). units: at least one. others: K, the random groups; none shares a unit with ``units``.
+              seed: of their choice.
+    Raises:   ValueError: no units, or so many that a layer has too few others.
     """
-    states = getattr(activations(params, tokens)[unit.layer], unit.kind)
-    rest = np.delete(np.arange(states.shape[1]), unit.index)
-    if others > len(rest):
-        raise ValueError(f"others: expected at most {len(rest)} units, got {others}")
-    places = np.random.default_rng(seed).choice(rest, others, replace=False)
-    chosen = [unit, *(Unit(unit.layer, unit.kind, int(k)) for k in places)]
-    whole = nats(params, tokens)
-    extra = np.array([nats(clamp(params, one, float(states[:, one.index].mean())), tokens) - whole for one in chosen])
-    return Ablation(extra[0], extra[1:])
+    if not units:
+        raise ValueError("units: expected at least one, got none")
+    layers, rng, whole = activations(params, tokens), np.random.default_rng(seed), nats(params, tokens)
+    groups: list[list[Unit]] = [list(units), *([] for _ in range(others))]
+    for layer, kind in sorted({(unit.layer, unit.kind) for unit in units}):
+        taken = [unit.index for unit in units if (unit.layer, unit.kind) == (layer, kind)]
+        rest = np.delete(np.arange(params.W_out.shape[1]), taken)
+        if len(taken) > len(rest):
+            raise ValueError(f"units: expected at most half of a layer's, got {len(taken)} of {len(taken) + len(rest)}")
+        for group in groups[1:]:
+            group += [Unit(layer, kind, int(k)) for k in rng.choice(rest, len(taken), replace=False)]
+    extra = []
+    for group in groups:
+        held = params
+        for unit in group:
+            held = clamp(held, unit, float(getattr(layers[unit.layer], unit.kind)[:, unit.index].mean()))
+        extra.append(nats(held, tokens) - whole)
+    return Ablation(extra[0], np.array(extra[1:]).reshape(others, len(tokens) - 1))
 
 
 def nats(params: LanguageModelParams, tokens: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from course_lib.cells import LSTMState, lstm_step_forward
+from course_lib.cells import LSTMParams, LSTMState, lstm_step_forward
 from course_lib.clamping import ablate, clamp, nats, response
 from course_lib.decoding import greedy
 from course_lib.language_model import LanguageModelParams, evaluate, init, initial_state, make_step, step
@@ -107,29 +107,51 @@ def test_nats_are_those_of_evaluate() -> None:
 
 def test_ablation_holds_units_at_their_means() -> None:
     params, unit = model(), Unit(1, "c", 2)
-    result = ablate(params, TOKENS, unit, others=5, seed=4)
+    result = ablate(params, TOKENS, [unit], others=30, seed=4)
     c, whole = activations(params, TOKENS)[1].c, nats(params, TOKENS)
 
     def extra(k: int) -> np.ndarray:
         log_probs = overwritten(params, TOKENS[:-1], Unit(1, "c", k), c[:, k].mean())
         return -log_probs[np.arange(39), TOKENS[1:]] - whole
 
-    np.testing.assert_allclose(result.unit, extra(2), atol=1e-9)
-    expected = np.array([extra(k) for k in (0, 1, 3, 4, 5)])  # all others, in some order
-    np.testing.assert_allclose(np.sort(result.others, axis=0), np.sort(expected, axis=0), atol=1e-9)
-    assert not np.array_equal(result.others, ablate(params, TOKENS, unit, others=5, seed=5).others)
+    np.testing.assert_allclose(result.units, extra(2), atol=1e-9)
+    expected = {k: extra(k) for k in (0, 1, 3, 4, 5)}  # the other units: 30 choices hit each of them, and nothing else
+    hits = [[k for k, row in expected.items() if np.allclose(row, one, atol=1e-9)] for one in result.others]
+    assert all(len(hit) == 1 for hit in hits) and {hit[0] for hit in hits} == set(expected)
+    assert not np.array_equal(result.others, ablate(params, TOKENS, [unit], others=30, seed=5).others)
 
 
-def test_a_unit_that_nothing_reads_costs_nothing() -> None:
+def test_units_are_held_together() -> None:
+    params, units = model(), [Unit(0, "h", 1), Unit(2, "c", 3), Unit(0, "h", 4)]
+    layers, whole, held = activations(params, TOKENS), nats(params, TOKENS), params
+    for unit in units:
+        held = clamp(held, unit, getattr(layers[unit.layer], unit.kind)[:, unit.index].mean())
+    result = ablate(params, TOKENS, units, others=4)
+    np.testing.assert_allclose(result.units, nats(held, TOKENS) - whole, atol=1e-12)
+    singles = [ablate(params, TOKENS, [unit], others=0) for unit in units]
+    assert abs(result.units - sum(single.units for single in singles)).max() > 1e-3  # effects do not simply add
+    assert result.others.shape == (4, 39) and singles[0].others.shape == (0, 39)
+    assert len({tuple(row) for row in np.vstack([result.units, result.others]).round(9)}) == 5
+
+
+def test_units_that_nothing_reads_cost_nothing() -> None:
     params = model()
-    deaf = params.layers[2].W_hh.copy()
-    deaf[:, 1] = 0
-    W_out = params.W_out.copy()
-    W_out[:, 1] = 0
+    deaf, W_out = params.layers[2].W_hh.copy(), params.W_out.copy()
+    deaf[:, 1] = W_out[:, 1] = 0
     params = params._replace(layers=(*params.layers[:2], params.layers[2]._replace(W_hh=deaf)), W_out=W_out)
     for kind in "hc":
-        result = ablate(params, TOKENS, Unit(2, kind, 1), others=2)
-        assert abs(result.unit).max() < 1e-12 < abs(result.others).max(axis=1).min()
+        result = ablate(params, TOKENS, [Unit(2, kind, 1)], others=2)
+        assert abs(result.units).max() < 1e-12 < abs(result.others).max(axis=1).min()
+
+
+def test_what_a_held_cell_reads_does_not_move_it() -> None:
+    params, unit = model(), Unit(1, "c", 4)
+    W_ih, W_hh, b = params.layers[1]
+    loud = LSTMParams(np.where(np.arange(4 * H)[:, None] % H == 4, 300 * W_ih, W_ih),
+                      np.where(np.arange(4 * H)[:, None] % H == 4, 300 * W_hh, W_hh), b)  # fmt: skip
+    params = params._replace(layers=(params.layers[0], loud, params.layers[2]))
+    expected = overwritten(params, TOKENS, unit, 0.6)
+    assert nats(clamp(params, unit, 0.6), TOKENS) == pytest.approx(-expected[np.arange(39), TOKENS[1:]], abs=1e-9)
 
 
 def test_the_response_is_the_mean_probability() -> None:
@@ -151,5 +173,7 @@ def test_other_errors_name_the_argument() -> None:
         clamp(model(), Unit(0, "h", 0), float("nan"))
     with pytest.raises(ValueError, match="params: expected LSTM layers"):
         clamp(init(V, E, H, 1, "rnn", 0), Unit(0, "h", 0), 0.0)
-    with pytest.raises(ValueError, match="others: expected at most 5 units, got 6"):
-        ablate(model(), TOKENS, Unit(0, "h", 0), others=6)
+    with pytest.raises(ValueError, match="units: expected at most half of a layer's, got 4 of 6"):
+        ablate(model(), TOKENS, [Unit(0, "h", k) for k in range(4)])
+    with pytest.raises(ValueError, match="units: expected at least one, got none"):
+        ablate(model(), TOKENS, [])
