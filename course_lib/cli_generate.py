@@ -110,10 +110,10 @@ class Page:
             raise CourseError(f"--save: there is no folder {path.parent}; make it first")
 
     def write(self, text: str, shown: bool = True) -> None:
-        if shown:
-            print(text, end="", flush=True)
         if self.path is not None:
             self.pieces.append(text)
+        if shown:
+            print(text, end="", flush=True)
 
     def save(self) -> None:
         from course_lib.archive import write_atomically
@@ -178,7 +178,7 @@ def _lines(path: str) -> list[str]:
 
 def content(option: str, path: str) -> bytes:
     try:
-        return Path(path).readcontent()
+        return Path(path).read_bytes()
     except (OSError, ValueError) as error:
         raise CourseError(f"{option}: cannot read {path}: {getattr(error, 'strerror', error)}; name a text file") from error
 
