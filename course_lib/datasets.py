@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +14,15 @@ import numpy as np
 from course_lib import poems
 from course_lib.downloads import fetch, fetch_all, lookup, registry, status, suggestion
 from course_lib.errors import CourseError
+from course_lib.text import CharTokenizer
 
 SHORTEST_TEXT = 100  # characters
+PIECE = 1 << 18  # bytes of a file in memory at a time
 
-__all__ = ["Corpus", "batches", "decode_text", "fetch", "load_corpus", "load_text", "lookup", "read_text", "registry", "status"]
+__all__ = [
+    "Corpus", "Tokens", "batches", "decode_text", "fetch", "load_corpus", "load_text", "load_tokens", "lookup", "read_text",
+    "registry", "status",
+]  # fmt: skip
 
 
 class Corpus(NamedTuple):
@@ -80,6 +87,42 @@ def load_corpus(name_or_path: str | Path, validation: float = 0.1) -> Corpus:
     return _corpus(str(name_or_path), train, held_out)
 
 
+class Tokens(NamedTuple):
+    """A corpus as integers. train, validation: (M,), of the smallest type. sha256: as that of the ``Corpus``."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    tokenizer: CharTokenizer
+    sha256: str
+
+
+def load_tokens(name_or_path: str | Path, tokenizer: CharTokenizer | None = None, validation: float = 0.1) -> Tokens:
+    """What ``load_corpus`` loads, as tokens; a text file is read twice, in pieces, so that its text is never in memory.
+
+    Args:     tokenizer: None: that of the training part. validation: the share held out, between 0 and 1.
+    Raises:   CourseError: as ``load_text``. ValueError: validation out of range.
+    """
+    count, first = _survey(name_or_path)
+    n = int((1 - validation) * count) if 0 < validation < 1 else 0
+    if not 0 < n < count or count < SHORTEST_TEXT or len(first) < 2:  # no text file, or one that load_corpus refuses
+        corpus = load_corpus(name_or_path, validation)
+        tokenizer = tokenizer or CharTokenizer.from_text(corpus.train)
+        parts = (tokenizer.encode(text, np.empty(len(text), tokenizer.smallest)) for text in corpus[1:3])
+        return Tokens(*parts, tokenizer, corpus.sha256)
+    tokenizer = tokenizer or CharTokenizer("".join(sorted(c for c, place in first.items() if place < n)))
+    ids, digest, at = np.empty(count, tokenizer.smallest), hashlib.sha256(), 0
+    for piece in _pieces(name_or_path):
+        end = at + len(piece)
+        if end > count:
+            break
+        tokenizer.encode(piece, ids[at:end])
+        digest.update((f"{piece[: n - at]}\0{piece[n - at :]}" if at <= n < end else piece).encode())
+        at = end
+    if at != count:
+        raise CourseError(f"{str(name_or_path)!r} changed while it was read; start again when it is complete")
+    return Tokens(ids[:n], ids[n:], tokenizer, digest.hexdigest())
+
+
 def batches(tokens: np.ndarray, batch_size: int, steps: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Cut a text into N streams side by side and walk along them, T tokens at a time.
 
@@ -87,7 +130,7 @@ def batches(tokens: np.ndarray, batch_size: int, steps: int) -> Iterator[tuple[n
     inputs one token later. The last batch may be shorter; fewer than N tokens at the end of the text are left out.
 
     Args:     tokens: (M,) integers. batch_size: N. steps: T.
-    Returns:  An iterator of (inputs (T, N), targets (T, N)), contiguous, in the integer type of tokens.
+    Returns:  An iterator of (inputs (T, N), targets (T, N)), contiguous, in the integer type of tokens, at least int32.
     Raises:   CourseError: fewer than N + 1 tokens. ValueError: naming the argument.
     """
     tokens = np.asarray(tokens)
@@ -105,7 +148,8 @@ def batches(tokens: np.ndarray, batch_size: int, steps: int) -> Iterator[tuple[n
     inputs = tokens[: length * batch_size].reshape(batch_size, length).T  # (length, N)
     targets = tokens[1 : length * batch_size + 1].reshape(batch_size, length).T
     slices = (slice(t, t + steps) for t in range(0, length, steps))
-    return ((np.ascontiguousarray(inputs[s]), np.ascontiguousarray(targets[s])) for s in slices)
+    dtype = np.promote_types(tokens.dtype, np.int32)
+    return ((np.ascontiguousarray(inputs[s], dtype), np.ascontiguousarray(targets[s], dtype)) for s in slices)
 
 
 def read_text(path: str | Path) -> str:
@@ -141,6 +185,35 @@ def decode_text(raw: bytes, shown: str) -> str:
     if text.count(text[0]) == len(text):
         raise CourseError(f"{shown} is {text[0]!r} repeated; there is nothing to learn from one character")
     return text
+
+
+def _survey(name_or_path: str | Path) -> tuple[int, dict[str, int]]:
+    """How many characters a text file has, and where each of them stands first; 0 if it is none, or cannot be read."""
+    count, first = 0, {}
+    try:
+        for piece in _pieces(name_or_path):
+            first |= {character: count + piece.index(character) for character in set(piece).difference(first)}
+            count += len(piece)
+    except (OSError, ValueError):
+        return 0, {}
+    return count, first
+
+
+def _pieces(name_or_path: str | Path) -> Iterator[str]:
+    """The text of a file as ``read_text`` has it, piece by piece. Raises OSError, ValueError: the reasons of ``read_text``."""
+    entry = registry().get(name_or_path) if isinstance(name_or_path, str) else None
+    if entry and entry.kind != "text":
+        return
+    path = Path(fetch(entry.name) if entry else name_or_path)
+    if not path.is_file():  # a pipe can be read only once
+        return
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
+    with path.open("rb") as file:
+        while raw := file.read(PIECE):
+            if b"\0" in raw:
+                raise ValueError("a NUL")
+            yield decoder.decode(raw)
+    yield decoder.decode(b"", final=True)
 
 
 def _corpus(name: str, train: str, validation: str) -> Corpus:

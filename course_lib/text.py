@@ -84,16 +84,20 @@ class CharTokenizer:
         """The number of ids, V: the characters and the unknown token."""
         return len(self.characters) + 1
 
-    def encode(self, text: str) -> np.ndarray:
+    @property
+    def smallest(self) -> np.dtype:
+        """The smallest type that holds every id: uint8 for up to 256 of them, uint16, else int32."""
+        return np.min_scalar_type(self.size - 1) if self.size <= 1 << 16 else np.dtype(np.int32)
+
+    def encode(self, text: str, out: np.ndarray | None = None) -> np.ndarray:
         """The ids of the text's characters, (len(text),) int32; 0 for a character never seen.
 
+        Args:     out: (len(text),), where to write them, in another type that holds them.
         Raises:   CourseError: the text holds half a surrogate pair.
         """
-        table = self._id_of_code_point
-        ids = np.empty(len(text), dtype=np.int32)
+        ids = np.empty(len(text), dtype=np.int32) if out is None else out
         for start in range(0, len(text), _CHUNK):
-            codes = _code_points(text[start : start + _CHUNK], start)
-            np.take(table, codes, out=ids[start : start + _CHUNK], mode="clip")  # "clip": straight into out
+            ids[start : start + _CHUNK] = self._id_of_code_point[_code_points(text[start : start + _CHUNK], start)]
         return ids
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:

@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import random
+import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 
 from course_lib import datasets, downloads
 from course_lib.errors import CourseError
+from course_lib.text import CharTokenizer
 
 TEXT = "The time traveller, for so it will be convenient to speak of him, was expounding a matter to us. " * 3
 
@@ -43,7 +47,7 @@ def test_bad_files(tmp_path, content, message):
     path = tmp_path / "some.txt"
     if content is not None:
         path.write_bytes(content)
-    for load in (datasets.load_text, datasets.load_corpus):
+    for load in (datasets.load_text, datasets.load_corpus, datasets.load_tokens):
         with pytest.raises(CourseError, match=message) as caught:
             load(str(path))
         assert "\n" not in str(caught.value)
@@ -51,8 +55,9 @@ def test_bad_files(tmp_path, content, message):
 
 
 def test_bad_names(tmp_path):
-    with pytest.raises(CourseError, match="is a folder"):
-        datasets.load_text(tmp_path)
+    for load in (datasets.load_text, datasets.load_tokens):
+        with pytest.raises(CourseError, match="is a folder"):
+            load(tmp_path)
     with pytest.raises(CourseError, match="did you mean python_docs"):
         datasets.load_corpus("pythondocs")
     for name in ("a\0b", "a\nb", "x" * 5000):
@@ -63,7 +68,7 @@ def test_bad_names(tmp_path):
 
 def test_pairs_are_no_single_text():
     for name in ("multi30k", "tatoeba_fra", "dates", "summaries"):
-        for load in (datasets.load_text, datasets.load_corpus):
+        for load in (datasets.load_text, datasets.load_corpus, datasets.load_tokens):
             with pytest.raises(CourseError, match=f"{name} is of kind 'pairs' and has no single text; choose a text or lines"):
                 load(name)
 
@@ -136,7 +141,89 @@ def test_the_quoted_splits(data):
     assert datasets.load_corpus("time_machine").train.startswith("The Time Machine")
 
 
-@given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 9), st.sampled_from([np.int32, np.int64]))
+def as_load_corpus_has_it(name: str | Path, share: float = 0.1) -> datasets.Tokens:
+    """The tokens of a corpus, after comparing them with the text that load_corpus loads."""
+    corpus, found = datasets.load_corpus(name, share), datasets.load_tokens(name, validation=share)
+    assert found.sha256 == corpus.sha256
+    assert found.tokenizer == CharTokenizer.from_text(corpus.train)
+    assert found.train.dtype == found.validation.dtype == found.tokenizer.smallest
+    for tokens, text in ((found.train, corpus.train), (found.validation, corpus.validation)):
+        assert np.array_equal(tokens, found.tokenizer.encode(text))
+    other = CharTokenizer("the quick")
+    given = datasets.load_tokens(name, other, share)
+    assert (given.tokenizer, given.sha256) == (other, corpus.sha256)
+    assert np.array_equal(given.train, other.encode(corpus.train))
+    return found
+
+
+@pytest.mark.parametrize("piece", [1, 2, 7, 100, 1 << 18])
+def test_tokens_are_those_of_the_text_wherever_it_is_cut(tmp_path, monkeypatch, piece):
+    """Characters of 1 to 4 bytes, every end of line, marks of byte order, and a character that only the held-out part has."""
+    monkeypatch.setattr(datasets, "PIECE", piece)
+    draw, path = random.Random(piece), tmp_path / "mine.txt"
+    for number in range(12):
+        units = draw.choices(["a", "é", "狐", "🦊", "\r", "\n", "\r\n", "\ufeff", "\x85", "\u2028"], k=250 + number)
+        path.write_bytes((b"\xef\xbb\xbf" if number % 2 else b"") + ("".join(units) + "t").encode())
+        found = as_load_corpus_has_it(path, draw.choice([0.1, 0.5, 0.9]))
+        assert "t" not in found.tokenizer.characters
+
+
+def test_tokens_of_what_is_no_plain_file(data):
+    for name in ("tiny_shakespeare", "names", "time_machine"):
+        assert as_load_corpus_has_it(name).train.dtype == np.uint8
+    for share in (0, 1, float("nan"), -0.1):
+        with pytest.raises(ValueError, match="validation: expected a share"):
+            datasets.load_tokens("tiny_shakespeare", validation=share)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_tokens_from_a_pipe(tmp_path):
+    """As in `course train --data <(zcat texts.gz)`: it can be read only once."""
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=(TEXT,))
+    writer.start()
+    found = datasets.load_tokens(tmp_path / "pipe")
+    writer.join()
+    assert found.tokenizer.decode(found.train) == TEXT[: int(0.9 * len(TEXT))]
+
+
+@pytest.mark.parametrize("later", [TEXT + TEXT, TEXT[:200]], ids=["longer", "shorter"])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, later):
+    path, right = tmp_path / "mine.txt", datasets._survey
+    path.write_text(TEXT)
+
+    def survey(name):
+        found = right(name)
+        path.write_text(later)
+        return found
+
+    monkeypatch.setattr(datasets, "_survey", survey)
+    with pytest.raises(CourseError, match=r"mine.txt' changed while it was read; start again when it is complete$"):
+        datasets.load_tokens(path)
+
+
+@pytest.mark.parametrize(("letters", "width"), [(200, 1), (300, 2)])
+def test_tokens_take_the_memory_of_the_tokens_alone(tmp_path, letters, width):
+    """The text of eight million characters and its copies would take 40 to 80 MB."""
+    path = tmp_path / "mine.txt"
+    alphabet = np.array([0x30 + i for i in range(letters)], "<u4")
+    codes = alphabet[np.random.default_rng(0).integers(0, 200, 1 << 20)]
+    codes[:letters] = alphabet
+    with path.open("w", encoding="utf-8") as file:
+        for _ in range(8):
+            file.write(codes.tobytes().decode("utf-32-le"))
+    tracemalloc.start()
+    try:
+        found = datasets.load_tokens(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.train.itemsize == width
+    assert len(found.train) + len(found.validation) == 8 << 20
+    assert peak < (8 << 20) * width + 10e6  # 4.5 MB: a table of all code points; a piece in several forms
+
+
+@given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 9), st.sampled_from([np.uint16, np.int32, np.int64]))
 def test_batches_carry_on_and_lose_nothing(extra, batch_size, steps, dtype):
     tokens = np.random.default_rng(extra).integers(0, 1000, batch_size + extra).astype(dtype)
     pieces = list(datasets.batches(tokens, batch_size, steps))
@@ -151,7 +238,7 @@ def test_batches_carry_on_and_lose_nothing(extra, batch_size, steps, dtype):
     for piece in pieces[:-1]:
         assert piece[0].shape == (steps, batch_size)
     for piece in pieces:
-        assert all(side.flags.c_contiguous and side.dtype == dtype for side in piece)
+        assert all(side.flags.c_contiguous and side.dtype == (np.int64 if dtype == np.int64 else np.int32) for side in piece)
 
 
 def test_batches_refuse_what_they_cannot_cut():

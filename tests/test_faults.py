@@ -404,8 +404,8 @@ def tensor(shape: list, begin: int, end: int, dtype: str = "F32") -> dict:
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
-def hostile_headers(kind: str) -> Iterator[tuple[str, bytes]]:
-    """Files that safetensors or JSON should not take, and some that they take but nobody should."""
+def hostile_headers(kind: str, whole: bytes) -> Iterator[tuple[str, bytes]]:
+    """Files that safetensors or JSON should not take, and some that they take but nobody should. whole: a good one."""
     said = json.dumps({"format": kind, "version": archive.VERSION})
     ours, four, eight = {"__metadata__": {"course_lib": said}}, bytes(4), bytes(8)
     for length in (2**60, 2**63, 2**64 - 1, archive.LARGEST_HEADER, archive.LARGEST_HEADER + 1, 0, 1, 3):
@@ -430,6 +430,11 @@ def hostile_headers(kind: str) -> Iterator[tuple[str, bytes]]:
     yield "a name twice", safetensors(text + b', "a": ' + twice + b', "a": ' + twice + b"}", four)
     yield "an empty one twice", safetensors(text + b', "a": ' + json.dumps(tensor([0], 0, 0)).encode() * 2 + b"}")
     yield "metadata twice", safetensors(text + b', "__metadata__": {}}')
+    arrays_at = 8 + int.from_bytes(whole[:8], "little")
+    header, data = json.loads(whole[8:arrays_at]), whole[arrays_at:]
+    for name, value in header.items():  # its checksum is right
+        again = f"{json.dumps(header)[:-1]}, {json.dumps(name)}: {json.dumps(value)}}}"
+        yield f"{name} twice", safetensors(again.encode(), data)
     yield "no metadata", safetensors({"a": tensor([1], 0, 4)}, four)
     yield "not UTF-8", safetensors(b'{"\xff\xfe": ' + twice + b"}", four)
     yield "half a character", safetensors({"__metadata__": {"course_lib": json.dumps({"format": kind, "version": "\ud800"})}})
@@ -455,6 +460,29 @@ def hostile_headers(kind: str) -> Iterator[tuple[str, bytes]]:
 ABSURD = [10**9, 10**6, 10**18, 10**400, -(10**9), 0, -1, 0.5, 1e308, float("nan"), "9" * 9, None, [], {}, [10**9], True]
 
 
+def just_enough(kind: str, inner: dict) -> Iterator[tuple[str, dict, int, type]]:
+    """Sizes, and how many entries of one array seem to be enough for them: bytes for numbers, one array for many layers."""
+    E, L = 6_000_000, 100_000
+    if kind == archive.LANGUAGE_MODEL:
+        one = {"vocab_size": 1, "hidden_size": 1}
+        yield "bytes for numbers", one | {"embedding_size": E, "num_layers": 1}, E + 2 + 4 * (E + 2), np.uint8
+        L *= 6
+        yield "many layers in one array", one | {"embedding_size": 1, "num_layers": L}, 3 + 4 * 3 * L, np.float32
+    elif kind == archive.TRANSLATOR:
+        V = inner["source_size"] + inner["target_size"]
+        n = V * E // 6 + 4 * 2 * (E // 6 + 2)
+        yield "bytes for numbers", {"embedding_size": E // 6, "hidden_size": 2, "num_layers": 1}, n, np.uint8
+        wide = {"embedding_size": 40_000, "hidden_size": 300, "num_layers": 1}
+        yield "wide and wide", wide, V * 40_000 + 4 * 300 * 300, np.float32
+        n = V + 4 * 2 * (1 + 2 * L)
+        yield "many layers in one array", {"embedding_size": 1, "hidden_size": 2, "num_layers": L}, n, np.float32
+    else:
+        one = {"vocab_size": 1, "classes": 3}
+        yield "bytes for numbers", one | {"embedding_size": E, "hidden_sizes": [1]}, E + 4 * (E + 2) + 3 * 2, np.uint8
+        n = 1 + 4 * 3 * L + 3 * 2
+        yield "many layers in one array", one | {"embedding_size": 1, "hidden_sizes": [1] * L}, n, np.float32
+
+
 def hostile_configurations(kind: str, path: Path) -> Iterator[tuple[str, dict, dict]]:
     """Headers and arrays with a right checksum, that ask for more than there is, or for something else."""
     header, arrays = archive.read(path, kind)
@@ -471,6 +499,8 @@ def hostile_configurations(kind: str, path: Path) -> Iterator[tuple[str, dict, d
                 yield f"{name} {value!r:.20}", asking(inner | {name: value}), arrays | stray
         if name not in ("dropout", "attention", "bidirectional"):  # the model has defaults for these
             yield f"no {name}", asking({n: v for n, v in inner.items() if n != name}), arrays
+    for what, sizes, n, dtype in just_enough(kind, inner):
+        yield what, asking(inner | sizes), {"model.all": np.zeros(n, dtype)}
     yield "another argument", asking(inner | {"a\nb" * 1000: 1}), arrays
     for name in header:
         if name not in ("format", "version"):
@@ -518,7 +548,7 @@ def test_a_hostile_file_costs_no_memory_and_is_refused_in_one_line(kept):
     path, kind, load = kept
     folder, names = path.with_name("hostile"), []
     folder.mkdir()
-    for name, content in hostile_headers(kind):
+    for name, content in hostile_headers(kind, path.read_bytes()):
         (folder / f"{len(names):04}").write_bytes(content)
         names.append(name)
     for name, header, arrays in hostile_configurations(kind, path):
