@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ REFERENCE = "LSTM"
 BOUND = 1e-5  # of the largest entry of an output or a gradient, float32 against the loop in float64
 ROUNDS, SECONDS = 5, 0.3  # at least, for each size, length and mode
 TITLES = {"cpu": "CPU", "cuda": "GPU"}
+CPU_CLOCK = "Others were busy on this machine: all seconds are of this process on its one thread."
 HEAD = """# A scan against the LSTM's loop
 
 Written by `benchmarks/scan_speed.py`; do not edit. Every number of a section comes from the one run that its first line names.
@@ -116,7 +118,7 @@ def measure(options: argparse.Namespace, save: Callable[[dict], None]) -> dict[s
     """All rows; saved after each length, so that a run that is stopped has not worked in vain."""
     start = time.perf_counter()
     command = shlex.join(["python", "benchmarks/scan_speed.py", *options.arguments])
-    section = describe(options) | {"command": command, "bound": BOUND, "rows": []}
+    section = describe(options) | {"command": command, "clock": options.clock, "bound": BOUND, "rows": []}
     lengths, sizes = QUICK if options.quick else (LENGTHS, SIZES)
     with roofline.products_in("fp32"):
         for T in lengths:
@@ -175,6 +177,7 @@ def page(record: dict[str, Any]) -> str:
             continue
         versions = ", ".join(f"{name} {version}" for name, version in section["versions"].items() if version)
         lines += [f"{section['date']}, {section['device']}, {section['threads']} thread(s); {versions}.", "",
+                  *([CPU_CLOCK, ""] if section["clock"] == "cpu" else []),
                   f"`{section['command']}`, {section['seconds']} s."
                   + ("" if section["complete"] else " The run was stopped before its end."), ""]  # fmt: skip
         rows = section["rows"]
@@ -216,6 +219,7 @@ def options_from(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="of PyTorch on a CPU (its own choice otherwise)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does everything work?")
     parser.add_argument("--minutes", type=float, default=6, help="what does not fit is left out with a note (6)")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: of this process, where others are busy")
     parser.add_argument("--write", action=argparse.BooleanOptionalAction, default=False, help="into --out; else print")
     parser.add_argument("--out", type=Path, default=RECORD.parent, help="the folder of scan_speed.json and .md")
     options = parser.parse_args(arguments)
@@ -224,6 +228,8 @@ def options_from(arguments: list[str]) -> argparse.Namespace:
         options.device = "cuda" if torch.cuda.is_available() else "cpu"
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device: no CUDA device here; choose cpu")
+    if options.clock == "cpu" and (options.device == "cuda" or options.threads != 1):
+        parser.error("--clock cpu: only with --device cpu --threads 1")
     if options.write and not options.out.is_dir():
         parser.error(f"--out: no folder {options.out}")
     return options
@@ -234,7 +240,10 @@ def main(arguments: list[str]) -> dict[str, Any]:
     options = options_from(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    section = measure(options, (lambda part: write(options.out, options.device, part)) if options.write else lambda part: None)
+    save = (lambda part: write(options.out, options.device, part)) if options.write else lambda part: None
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    with mock.patch.object(time, "perf_counter", clock):  # that of roofline as well
+        section = measure(options, save)
     if not options.write:
         print(page({options.device: section}))
     return section
