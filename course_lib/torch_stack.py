@@ -74,7 +74,7 @@ def fastest(x: Tensor, lengths: Tensor | None) -> str:
     """What "auto" stands for: torch.nn.LSTM, the fastest on a CPU at every size timed in docs/measurements/lstm_speed.md.
 
     Except in training with lengths on a CPU: packing for it costs time as well, and the two are about equal where a third or a
-    half is padding, "fused" ahead where less is. Ours has not been measured on a GPU yet, so cuDNN is taken there.
+    half is padding, "fused" ahead where less is. On an H200, too, cuDNN was ahead of all of ours at every size timed.
     """
     return "fused" if lengths is not None and x.device.type == "cpu" and torch.is_grad_enabled() else "cudnn"
 

@@ -721,6 +721,7 @@ def test_what_is_no_lstm_of_keras(keras):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.filterwarnings("ignore:RNN module weights")  # torch.nn.LSTM does not lay out bfloat16 as cuDNN wants it
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("backend", BACKENDS)
 @every_form

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from course_lib.text import CharTokenizer
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
-STREAMS, LENGTH = 32, 600  # samples of a seed, and their characters
+STREAMS = 32  # samples of a seed
 PROMPT = 100  # characters of training text that a sample continues
 SHOWN = 300  # characters of a sample
 LONGEST = 50  # of the novel n-gram curve
@@ -51,6 +51,17 @@ SETTINGS: dict[str, list[filters.Filter]] = (
     | {f"min-p {p}": [filters.min_p(p)] for p in (0.02, 0.05, 0.1, 0.2)}
 )
 
+
+class Size(NamedTuple):
+    """What depends on the writing system."""
+
+    length: int  # characters of a sample
+    n: int  # of the n-grams in the table
+    baseline: int  # order of the n-gram model
+
+
+LETTERS, CHINESE = Size(600, 12, 6), Size(300, 4, 3)
+
 Sampler = Callable[[Sequence[str], int, Sequence[filters.Filter], int], list[str]]
 
 
@@ -61,15 +72,15 @@ def measured(source: str) -> dict[str, Any]:
     corpus = load_corpus(model.record["data"])
     tokenizer = model.tokenizer
     write = sampler(make_step(model.params), lambda n: initial_state(model.params, n), tokenizer)
-    n, baseline_order = (4, 3) if tokenizer.size > 1000 else (12, 6)
-    baseline = ngram.fit(tokenizer.encode(corpus.train), baseline_order, tokenizer.size)
+    size = CHINESE if tokenizer.size > 1000 else LETTERS
+    baseline = ngram.fit(tokenizer.encode(corpus.train), size.baseline, tokenizer.size)
     count = sampler(ngram.step(baseline), lambda n: ngram.initial_state(baseline, n), tokenizer)
     row = {
         "name": Path(source).name, "command": model.record["command"], "data": corpus.name, "data_sha256": corpus.sha256,
         "validation_nats": model.record["validation_nats"], "measured": date.today().isoformat(), "numpy": np.__version__,
-        "seeds": len(SEEDS), "streams": STREAMS, "length": LENGTH, "n": n, "baseline_order": baseline_order,
+        "seeds": len(SEEDS), "streams": STREAMS, "length": size.length, "n": size.n, "baseline_order": size.baseline,
     }  # fmt: skip
-    row |= quality(write, count, corpus, tokenizer, n)
+    row |= quality(write, count, corpus, tokenizer, size)
     if corpus.name == "python_source":
         row["code"] = code(write, count, corpus)
     if corpus.name == "tang_poems":
@@ -90,15 +101,16 @@ def sampler(step: decoding.Step, start: Callable[[int], Any], tokenizer: CharTok
     return write
 
 
-def quality(write: Sampler, count: Sampler, corpus: Corpus, tokenizer: CharTokenizer, n: int) -> dict[str, Any]:
+def quality(write: Sampler, count: Sampler, corpus: Corpus, tokenizer: CharTokenizer, size: Size) -> dict[str, Any]:
     """Every setting, the n-gram model and real text behind the same prompts, and held-out text; the novel n-gram curves."""
-    places = {seed: line_starts(corpus.train, STREAMS, seed) for seed in SEEDS}
+    length, n, _ = size
+    places = {seed: line_starts(corpus.train, length, seed) for seed in SEEDS}
     prompts = {seed: [corpus.train[at - PROMPT : at] for at in places[seed]] for seed in SEEDS}
-    written = {name: [write(prompts[seed], LENGTH, shape, seed) for seed in SEEDS] for name, shape in SETTINGS.items()}
-    written["n-gram model"] = [count(prompts[seed], LENGTH, [], seed) for seed in SEEDS]
-    real = [[corpus.train[at : at + LENGTH] for at in places[seed]] for seed in SEEDS]
-    fresh = [line_starts(corpus.validation, STREAMS, seed) for seed in SEEDS]
-    written["held-out text"] = [[corpus.validation[at : at + LENGTH] for at in starts] for starts in fresh]
+    written = {name: [write(prompts[seed], length, shape, seed) for seed in SEEDS] for name, shape in SETTINGS.items()}
+    written["n-gram model"] = [count(prompts[seed], length, [], seed) for seed in SEEDS]
+    real = [[corpus.train[at : at + length] for at in places[seed]] for seed in SEEDS]
+    fresh = [line_starts(corpus.validation, length, seed) for seed in SEEDS]
+    written["held-out text"] = [[corpus.validation[at : at + length] for at in starts] for starts in fresh]
 
     held_out = tokenizer.encode(corpus.validation)
     judges = [ngram.fit(held_out, order, tokenizer.size) for order in JUDGES]
@@ -162,12 +174,12 @@ def poems(write: Sampler, count: Sampler, corpus: Corpus) -> dict[str, dict[str,
     return rows | {name: table([forms([text])]) for name, text in real.items()}
 
 
-def line_starts(text: str, number: int, seed: int) -> list[int]:
-    """Random places behind a newline and PROMPT characters or more; the LENGTH characters behind them do not overlap."""
-    starts = [at + 1 for at, c in enumerate(text) if c == "\n" and PROMPT <= at + 1 <= len(text) - LENGTH]
+def line_starts(text: str, length: int, seed: int) -> list[int]:
+    """Random places for samples: behind a newline, with PROMPT characters before; the samples do not overlap."""
+    starts = [at + 1 for at, c in enumerate(text) if c == "\n" and PROMPT <= at + 1 <= len(text) - length]
     chosen: list[int] = []
     for start in np.random.default_rng(seed).permutation(starts).tolist():
-        if len(chosen) < number and all(abs(start - other) >= LENGTH for other in chosen):
+        if len(chosen) < STREAMS and all(abs(start - other) >= length for other in chosen):
             chosen.append(start)
     return chosen
 
