@@ -17,6 +17,7 @@ class Config:
     """
 
     data: str
+    start: str | None = None  # a checkpoint whose weights, sizes and vocabulary the run begins with
     cell: str = "lstm"
     hidden: int = 256
     layers: int = 1
@@ -25,6 +26,7 @@ class Config:
     window: int = 64  # steps of truncated back-propagation, T
     lr: float | None = None  # None: by the budget, see peak_lr
     dropout: float = 0.0
+    input_dropout: float | None = None  # rate on the embedding; None: as dropout
     held_masks: bool = False  # dropout masks held over the time steps of a window
     recurrent_dropout: float = 0.0  # rate on the entries of W_hh
     tie: bool = False  # the linear layer's weights are the embedding
@@ -60,6 +62,9 @@ class Config:
             ("window", self.window >= 1, "at least 1"),
             ("lr", self.lr is None or 0 < self.lr < math.inf, "a positive number"),
             ("dropout", 0 <= self.dropout < 1, "a number in [0, 1)"),
+            ("input_dropout", self.input_dropout is None or 0 <= self.input_dropout < 1, "a number in [0, 1)"),
+            ("input_dropout", self.input_dropout is None or self._torch_lstm(), "it with --cell lstm and --engine torch only"),
+            ("start", self.start is None or self.task == "language", "nothing with --task translate"),
             ("recurrent_dropout", 0 <= self.recurrent_dropout < 1, "a number in [0, 1)"),
             ("held_masks", not self.held_masks or self._torch_lstm(), "them with --cell lstm and --engine torch only"),
             ("recurrent_dropout", not self.recurrent_dropout or self._torch_lstm(), "0 but for --cell lstm, --engine torch"),

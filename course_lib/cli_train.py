@@ -16,6 +16,9 @@ TRANSLATING = ("target", "reverse", "attention", "units", "min_count", "copy", "
 
 def train(
     data: DataOption = None,
+    start: Annotated[
+        str | None, typer.Option(help="Begin with the weights, sizes and characters of this model. [default: random weights]")
+    ] = None,
     cell: Annotated[Literal["rnn", "lstm", "gru"] | None, typer.Option(help="The recurrent cell. [default: lstm]")] = None,
     hidden: Annotated[int | None, typer.Option(min=1, help="Hidden units, H. [default: 256]")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Layers, L. [default: 1]")] = None,
@@ -24,6 +27,9 @@ def train(
     window: Annotated[int | None, typer.Option(min=1, help="Steps of back-propagation, T. [default: 64]")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate. [default: by the budget]")] = None,
     dropout: Annotated[float | None, typer.Option(help="Dropout rate, in [0, 1). [default: 0]")] = None,
+    input_dropout: Annotated[
+        float | None, typer.Option(help="Rate on the embedding (torch, LSTM). [default: as --dropout]")
+    ] = None,
     held_masks: Annotated[
         bool, typer.Option("--held-masks", help="Hold dropout's masks over the time steps of a window (torch, LSTM).")
     ] = False,
@@ -87,9 +93,11 @@ def train(
     fields = Config.__dataclass_fields__
     given = {name: value for name, value in locals().items() if name in fields and value is not None and value is not False}
     _of_one_task(given)
+    command = shlex.join(["course", *sys.argv[1:]])
+    if start:
+        command = f"{_sizes_of(start, given)}; {command}"
     with options():
         config = Config(**({"data": "", "engine": "torch" if task == "translate" else "numpy"} | given))
-    command = shlex.join(["course", *sys.argv[1:]])
     if resume:
         if out is None or set(given) - {"minutes"}:
             raise CourseError("--resume takes --out, the run's folder, and at most --minutes; the run knows the rest")
@@ -112,6 +120,18 @@ def train(
     print(f"best held-out {best:.3f} nats per {'token' if translates else 'character'}; weights in {out}/best.safetensors")
     use = 'course translate "a sentence"' if translates else 'course generate "The quick brown fox"'
     print(f"{'translate' if translates else 'write'} with them: {use} --checkpoint {shlex.quote(str(out))}")
+
+
+def _sizes_of(start: str, given: dict) -> str:
+    """Take the sizes of the model that a run begins with into the options; the command that it was made by."""
+    from course_lib import checkpoint
+
+    model = checkpoint.load(start)
+    names = {"cell": "cell", "hidden": "hidden_size", "layers": "num_layers", "embedding": "embedding_size"}
+    for name, size in ((option, model.config[field]) for option, field in names.items()):
+        if given.setdefault(name, size) != size:
+            raise CourseError(f"--{name} {given[name]} is not that of {start}, {size}; leave it out, or leave out --start")
+    return str(model.record.get("command", f"a model without a command, {start}"))
 
 
 def _of_one_task(given: dict) -> None:

@@ -43,10 +43,11 @@ class LanguageTask:
     """Predict the next character of a text; the streams of a batch go on from one batch to the next."""
 
     def __init__(self, config: Config, saved: checkpoint.Checkpoint | None = None):
-        self.config, self.saved = config, saved
+        self.config = config
         corpus = load_corpus(config.data)
         self.sha256 = corpus.sha256
-        self.tokenizer = saved.tokenizer if saved else CharTokenizer.from_text(corpus.train)
+        self.begun = checkpoint.load(config.start) if config.start and not saved else saved
+        self.tokenizer = self.begun.tokenizer if self.begun else CharTokenizer.from_text(corpus.train)
         self.train, self.validation = (self.tokenizer.encode(t) for t in (corpus.train, corpus.validation))
         held_out = f"{len(self.validation):,} held out, V = {self.tokenizer.size}"
         self.sizes = f"{len(self.train):,} characters to train on, {held_out}"
@@ -61,7 +62,7 @@ class LanguageTask:
 
     def engine(self, rng: np.random.Generator) -> Engine:
         """NumPy's or torch's, as the configuration asks; torch is imported only then."""
-        params = self.saved.params if self.saved else init(**self.model, seed=self.config.seed)
+        params = self.begun.params if self.begun else init(**self.model, seed=self.config.seed)
         if self.config.engine == "numpy":
             return NumpyEngine(self.config, params, rng)
         with torch_needed("--engine torch", "leave it out"):

@@ -47,7 +47,7 @@ class TorchEngine:
     def _build(self, params: Any) -> nn.Module:
         """The model with these weights; its ``params()`` are a tree of its parameters."""
         c = self.config
-        options = {"held": c.held_masks, "recurrent_dropout": c.recurrent_dropout, "tie": c.tie}
+        options = {"held": c.held_masks, "recurrent_dropout": c.recurrent_dropout, "tie": c.tie, "input_dropout": c.input_dropout}
         return LanguageModel.from_numpy(params, c.dropout, **options)
 
     @property

@@ -28,7 +28,8 @@ class LanguageModel(nn.Module):
 
     Args:     vocab_size V, embedding_size E, hidden_size H, num_layers L. cell: "rnn", "lstm" or "gru". dropout: rate, in
               training. backend: of the LSTM, see ``torch_stack``. held: one dropout mask for all time steps of a call.
-              recurrent_dropout: rate on the entries of the LSTM's W_hh. tie: the linear layer's weights are the embedding.
+              recurrent_dropout: rate on the entries of the LSTM's W_hh. input_dropout: rate on the embedding, if another.
+              tie: the linear layer's weights are the embedding.
     Raises:   ValueError: naming the argument, what was expected and what came.
     """
 
@@ -44,6 +45,7 @@ class LanguageModel(nn.Module):
         *,
         held: bool = False,
         recurrent_dropout: float = 0.0,
+        input_dropout: float | None = None,
         tie: bool = False,
     ):
         super().__init__()
@@ -61,6 +63,7 @@ class LanguageModel(nn.Module):
         self.out = nn.Linear(hidden_size, vocab_size)
         if tie:
             self.out.weight = self.embedding.weight
+        self.input_dropout = Dropout(dropout if input_dropout is None else input_dropout, held)
         self.dropout, self.cell = Dropout(dropout, held), cell
         if cell == "rnn":
             for name, parameter in self.layers.named_parameters():
@@ -104,7 +107,7 @@ class LanguageModel(nn.Module):
         Args:     tokens: (T, N) integers in [0, V). state: from initial_state or an earlier call.
         Returns:  logits (T, N, V), in float32 at least; the state after the last token.
         """
-        hs, state = self.layers(self.dropout(self.embedding(tokens)), self._stacked(state))
+        hs, state = self.layers(self.input_dropout(self.embedding(tokens)), self._stacked(state))
         return wide(self.out(self.dropout(hs))), self._unstacked(state)
 
     def _stacked(self, state: tuple) -> Any:

@@ -106,7 +106,7 @@ def test_dropout_is_where_numpys_is_and_off_in_evaluation():
     params, state, tokens, _ = problem("lstm", 3)
     model = LanguageModel.from_numpy(params, dropout=0.5)
     places, given = [], torch.from_numpy(tokens)
-    for module in (model.dropout, model.layers):
+    for module in (model.input_dropout, model.dropout, model.layers):
         module.register_forward_hook(lambda module, inputs, _: places.append((type(module).__name__, inputs[0].shape[-1])))
     model(given, tensors(state))
     assert places == [("Dropout", E), ("LSTM", E), ("Dropout", H)]
