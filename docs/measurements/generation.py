@@ -41,7 +41,7 @@ JUDGES = range(2, 9)  # orders tried
 BLANK_LINE = "\n\n"
 FEW = (0.6, 0.8, 1.0)  # temperatures at which form is judged
 CODE = (48, 1000)  # samples of a seed and their characters, where Python is judged
-POEMS = (32, 400)
+POEMS = (64, 300)  # the same, where a first poem is judged
 
 SETTINGS: dict[str, list[filters.Filter]] = (
     {"greedy": [filters.top_k(1)]}
@@ -159,19 +159,23 @@ def code(write: Sampler, count: Sampler, corpus: Corpus) -> dict[str, dict[str, 
 
 
 def poems(write: Sampler, count: Sampler, corpus: Corpus) -> dict[str, dict[str, list[float] | None]]:
-    """The forms of the complete poems in samples that start with a new poem, and of real ones."""
+    """The forms of the first poem of each sample (all complete ones would be too many short ones), and of real poems."""
     number, length = POEMS
     blank = [BLANK_LINE] * number
 
-    def forms(samples: Sequence[str]) -> dict[str, float]:
-        found = [poem for sample in samples for poem in verse.complete_poems(sample)]
-        return {"poems": len(found)} | (verse.shares(found) if found else {})
+    def forms(poems: Sequence[str], asked: int) -> dict[str, float]:
+        return {"poems": len(poems), "unfinished": 1 - len(poems) / asked} | (verse.shares(poems) if poems else {})
+
+    def first(samples: Sequence[str]) -> dict[str, float]:
+        return forms([poem for sample in samples for poem in verse.complete_poems(sample)[:1]], len(samples))
 
     makers = {f"temperature {t}": lambda seed, t=t: write(blank, length, [filters.temperature(t)], seed) for t in FEW}
     makers["n-gram model"] = lambda seed: count(blank, length, [], seed)
-    rows = {name: table([forms(make(seed)) for seed in SEEDS]) for name, make in makers.items()}
-    real = {"held-out text": corpus.validation, "training text": corpus.train}
-    return rows | {name: table([forms([text])]) for name, text in real.items()}
+    rows = {name: table([first(make(seed)) for seed in SEEDS]) for name, make in makers.items()}
+    for name, text in (("held-out text", corpus.validation), ("training text", corpus.train)):
+        real = verse.complete_poems(text)
+        rows[name] = table([forms(real, len(real))])
+    return rows
 
 
 def line_starts(text: str, length: int, seed: int) -> list[int]:
