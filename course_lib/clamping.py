@@ -14,9 +14,10 @@ import numpy as np
 from course_lib.cells import LSTMParams
 from course_lib.language_model import LanguageModelParams, forward, initial_state
 from course_lib.layers import log_softmax
-from course_lib.probes import Unit, activations, check_lstm
+from course_lib.probes import Activations, Unit, activations, check_lstm
 
 _SHUT, _OPEN, _ONE = -200.0, 200.0, 20.0  # pre-activations with σ = 0, σ = 1, tanh = 1 in float32 and float64
+_ALMOST_ONE = 1 - 1e-9  # the mean of a tanh that is always at its end
 
 
 class Ablation(NamedTuple):
@@ -75,7 +76,9 @@ def clamp(params: LanguageModelParams, unit: Unit, value: float) -> LanguageMode
 def ablate(params: LanguageModelParams, tokens: np.ndarray, units: Sequence[Unit], others: int = 10, seed: int = 0) -> Ablation:
     """Hold units, together, at their means over this text; then random groups in their stead, of the same layers and kinds.
 
-    Args:     tokens: (T,) integers in [0, V). units: at least one. others: K, the random groups; none shares a unit with ``units``.
+    h at its mean; c at the value whose tanh is the mean of tanh c, because no more than tanh c is seen of it.
+
+    Args:     tokens: (T,) integers in [0, V). units: at least one. others: K, the random groups, made of other units.
               seed: of their choice.
     Raises:   ValueError: no units, or so many that a layer has too few others.
     """
@@ -94,7 +97,7 @@ def ablate(params: LanguageModelParams, tokens: np.ndarray, units: Sequence[Unit
     for group in groups:
         held = params
         for unit in group:
-            held = clamp(held, unit, float(getattr(layers[unit.layer], unit.kind)[:, unit.index].mean()))
+            held = clamp(held, unit, _mean(layers[unit.layer], unit))
         extra.append(nats(held, tokens) - whole)
     return Ablation(extra[0], np.array(extra[1:]).reshape(others, len(tokens) - 1))
 
@@ -108,6 +111,13 @@ def nats(params: LanguageModelParams, tokens: np.ndarray) -> np.ndarray:
 def response(params: LanguageModelParams, tokens: np.ndarray, unit: Unit, values: Sequence[float]) -> np.ndarray:
     """The mean probability of each next token over this text, (len(values), V), the unit held at one value after the other."""
     return np.array([np.exp(_log_probs(clamp(params, unit, value), tokens)).mean(axis=0) for value in values])
+
+
+def _mean(layer: Activations, unit: Unit) -> float:
+    """Where ``ablate`` holds a unit."""
+    if unit.kind == "h":
+        return float(layer.h[:, unit.index].mean())
+    return float(np.arctanh(np.clip(np.tanh(layer.c[:, unit.index].astype(np.float64)).mean(), -_ALMOST_ONE, _ALMOST_ONE)))
 
 
 def _log_probs(params: LanguageModelParams, tokens: np.ndarray) -> np.ndarray:

@@ -111,7 +111,7 @@ def test_ablation_holds_units_at_their_means() -> None:
     c, whole = activations(params, TOKENS)[1].c, nats(params, TOKENS)
 
     def extra(k: int) -> np.ndarray:
-        log_probs = overwritten(params, TOKENS[:-1], Unit(1, "c", k), c[:, k].mean())
+        log_probs = overwritten(params, TOKENS[:-1], Unit(1, "c", k), np.arctanh(np.tanh(c[:, k]).mean()))
         return -log_probs[np.arange(39), TOKENS[1:]] - whole
 
     np.testing.assert_allclose(result.units, extra(2), atol=1e-9)
@@ -125,7 +125,8 @@ def test_units_are_held_together() -> None:
     params, units = model(), [Unit(0, "h", 1), Unit(2, "c", 3), Unit(0, "h", 4)]
     layers, whole, held = activations(params, TOKENS), nats(params, TOKENS), params
     for unit in units:
-        held = clamp(held, unit, getattr(layers[unit.layer], unit.kind)[:, unit.index].mean())
+        states = getattr(layers[unit.layer], unit.kind)[:, unit.index]
+        held = clamp(held, unit, states.mean() if unit.kind == "h" else np.arctanh(np.tanh(states).mean()))
     result = ablate(params, TOKENS, units, others=4)
     np.testing.assert_allclose(result.units, nats(held, TOKENS) - whole, atol=1e-12)
     singles = [ablate(params, TOKENS, [unit], others=0) for unit in units]
@@ -142,6 +143,17 @@ def test_units_that_nothing_reads_cost_nothing() -> None:
     for kind in "hc":
         result = ablate(params, TOKENS, [Unit(2, kind, 1)], others=2)
         assert abs(result.units).max() < 1e-12 < abs(result.others).max(axis=1).min()
+
+
+def test_a_cell_that_never_leaves_the_end_can_be_held() -> None:
+    params = model()
+    W_ih, W_hh, b = (array.copy() for array in params.layers[2])
+    for rows, bias in ((slice(1, 2), 90), (slice(H + 1, H + 2), 90), (slice(2 * H + 1, 2 * H + 2), 90)):
+        W_ih[rows], W_hh[rows], b[rows] = 0, 0, bias  # i = f = g = 1: c = 1, 2, 3, ...
+    params = params._replace(layers=(*params.layers[:2], LSTMParams(W_ih, W_hh, b)))
+    c = activations(params, TOKENS[20:])[2].c[:, 1]
+    assert c.tolist() == list(range(1, 21))
+    assert np.isfinite(ablate(params, np.tile(TOKENS, 30), [Unit(2, "c", 1)], others=1).units).all()
 
 
 def test_what_a_held_cell_reads_does_not_move_it() -> None:
