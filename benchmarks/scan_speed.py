@@ -177,7 +177,7 @@ def page(record: dict[str, Any]) -> str:
             continue
         versions = ", ".join(f"{name} {version}" for name, version in section["versions"].items() if version)
         lines += [f"{section['date']}, {section['device']}, {section['threads']} thread(s); {versions}.", "",
-                  *([CPU_CLOCK, ""] if section["clock"] == "cpu" else []),
+                  *([CPU_CLOCK, ""] if section.get("clock") == "cpu" else []),
                   f"`{section['command']}`, {section['seconds']} s."
                   + ("" if section["complete"] else " The run was stopped before its end."), ""]  # fmt: skip
         rows = section["rows"]
