@@ -189,8 +189,8 @@ def page(rows: list[dict[str, Any]]) -> str:
                   "MinGRU and MLP, with norms and residual sums. In so short a run the peak rate decides: compare the models",
                   "at the best of those tried. The LSTM in a first search, 400 steps, seed 0: 1.886 with 0.004, 1.782 with",
                   "0.008, 1.682 with 0.016. For both models the highest rate tried is the best: neither has reached its own",
-                  "best yet, and a lead of 0.02 nats between one seed each settles nothing. A step of MinGRU costs 1.7 times the",
-                  "CPU seconds; a comparison at equal seconds is not measured yet where the table has no such row.", "",
+                  "best yet, and a lead of 0.02 nats between one seed each settles nothing. A step of MinGRU costs 1.7 times",
+                  "the CPU seconds; a comparison at equal seconds is not measured yet where the table has no such row.", "",
                   "| budget | model | parameters | peak rate | steps | CPU seconds | nats a character, mean (each seed) |",
                   "|---|---|---|---|---|---|---|"]  # fmt: skip
         for budget, name, rate in sorted(
