@@ -79,6 +79,7 @@ def measured(source: str) -> dict[str, Any]:
         "name": Path(source).name, "command": model.record["command"], "data": corpus.name, "data_sha256": corpus.sha256,
         "validation_nats": model.record["validation_nats"], "measured": date.today().isoformat(), "numpy": np.__version__,
         "seeds": len(SEEDS), "streams": STREAMS, "length": size.length, "n": size.n, "baseline_order": size.baseline,
+        "baseline_nats": round(nats(baseline, tokenizer, [corpus.validation]), 4),
     }  # fmt: skip
     row |= quality(write, count, corpus, tokenizer, size)
     if corpus.name == "python_source":
@@ -228,7 +229,8 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         lines += [f"## {row['name']}", "", f"`{row['command']}`", "",
                   f"Held-out {row['validation_nats']:.3f} nats per character. {row['seeds']} seeds of {row['streams']} samples "
                   f"of {row['length']} characters that continue {PROMPT}; n = {row['n']}; judge of order "
-                  f"{row['judge_order']}; the n-gram model is of order {row['baseline_order']}, of the training text; measured "
+                  f"{row['judge_order']}; the n-gram model is of order {row['baseline_order']}, of the training text; held-out "
+                  f"text costs it {row['baseline_nats']:.3f} nats; measured "
                   f"{row['measured']} in {row['seconds']} s.", "",
                   "| | nats | repetition | loops | distinct | novel | copy |", "|---|---|---|---|---|---|---|"]  # fmt: skip
         for name, values in row["settings"].items():
