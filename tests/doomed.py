@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-POINTS = {
-    "half of a file is written": "wb",
-    "a file is written, but not in its place": "fsync",
-    "a file is in its place": "replace",
-    "half a line of the history is written": "a",
+POINTS = {  # what happens at each, and what share of the data is written before
+    "half of a file is written": ("wb", 0.5),
+    "a file is written, but not in its place": ("fsync", 1),
+    "a file is in its place": ("replace", 1),
+    "half a line of the history is written": ("a", 0.5),
+    "a line of the history is written, but nothing saved": ("a", 1),
 }
 
 
@@ -25,28 +26,28 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class HalfWritten:
-    """A file that is written to once, and only half."""
+class LastWords:
+    """A file that is written to once, a share of the data."""
 
-    def __init__(self, file: Any):
-        self.file = file
+    def __init__(self, file: Any, share: float):
+        self.file, self.share = file, share
 
-    def __enter__(self) -> HalfWritten:
+    def __enter__(self) -> LastWords:
         return self
 
     def __exit__(self, *_: object) -> None:
         raise AssertionError("nothing was written")
 
     def write(self, data: Any) -> None:
-        """Write half of the data to the file, and die."""
-        self.file.write(data[: len(data) // 2])
+        """Write the share to the file, and die."""
+        self.file.write(data[: int(len(data) * self.share)])
         self.file.flush()
         die()
 
 
 def plant(point: str, count: int) -> None:
     """Let the process die when it reaches the point for the ``count``-th time."""
-    place, opened, fsync, replace = POINTS[point], Path.open, os.fsync, Path.replace
+    (place, share), opened, fsync, replace = POINTS[point], Path.open, os.fsync, Path.replace
     left = [count]
 
     def now(at: str) -> bool:
@@ -55,7 +56,7 @@ def plant(point: str, count: int) -> None:
 
     def opened_or_dying(self: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
         file = opened(self, mode, *rest, **more)
-        return HalfWritten(file) if now(mode) else file
+        return LastWords(file, share) if now(mode) else file
 
     def fsync_or_die(number: int) -> None:
         if now("fsync"):

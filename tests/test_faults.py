@@ -81,10 +81,10 @@ def is_as_if_undisturbed(place: Path, asked: list) -> None:
 
 
 def test_kill_9_at_20_moments(place):
-    """Ten at random times, ten at random points of saving; each point at least twice."""
+    """Ten at random times, ten at random points of saving."""
     draw = random.Random(5)
     kills = [draw.uniform(0, 0.1) for _ in range(10)]
-    kills += [(point, draw.randint(1, 9)) for point in [*POINTS, *POINTS, *draw.sample(list(POINTS), 2)]]
+    kills += [(point, draw.randint(1, 9)) for point in [*POINTS, *POINTS]]
     draw.shuffle(kills)
     asked = ["train", "--data", "mine.txt", "--cell", "gru", "--dropout", "0.2", "--steps", 3000, *TINY]
     kill_again_and_again(place, asked, kills)
@@ -93,7 +93,7 @@ def test_kill_9_at_20_moments(place):
 
 def test_kill_9_with_the_other_engine(place):
     """The state of torch's engine is saved and picked up as well."""
-    kills = [("half of a file is written", 4), 0.05, ("half a line of the history is written", 3)]
+    kills = [("half of a file is written", 4), 0.05, ("a line of the history is written, but nothing saved", 3)]
     asked = ["train", "--data", "mine.txt", "--engine", "torch", "--device", "cpu", "--steps", 400, *TINY]
     kill_again_and_again(place, asked, kills)
     is_as_if_undisturbed(place, asked)
