@@ -40,7 +40,7 @@ LONGEST = 50  # of the novel n-gram curve
 JUDGES = range(2, 9)  # orders tried
 BLANK_LINE = "\n\n"
 FEW = (0.6, 0.8, 1.0)  # temperatures at which form is judged
-CODE = (48, 1000)  # samples of a seed and their characters, where Python is judged
+CODE = (32, 2500)  # samples of a seed and their characters, where Python is judged
 POEMS = (64, 300)  # the same, where a first poem is judged
 
 SETTINGS: dict[str, list[filters.Filter]] = (
@@ -146,7 +146,7 @@ def quality(write: Sampler, count: Sampler, corpus: Corpus, tokenizer: CharToken
 def code(write: Sampler, count: Sampler, corpus: Corpus) -> dict[str, dict[str, list[float] | None]]:
     """The shares of samples and statements that parse: the model's, the n-gram model's, and real source cut the same way."""
     number, length = CODE
-    blank = [BLANK_LINE] * number
+    blank = [BLANK_LINE + "\n"] * number  # two blank lines: what follows stands at the top level
     starts = np.cumsum([0, *map(len, code_judge.statements(corpus.validation))])
     starts = starts[starts + length < len(corpus.validation)]
 
