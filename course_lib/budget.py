@@ -131,6 +131,7 @@ class Progress:
     best: float = math.inf  # lowest validation nats
     evaluated: int = 0  # evaluations done
     passes: int = 0  # over the data, finished
+    stale: int = 0  # evaluations since the best one
 
     def fraction(self, config: Config) -> float:
         """The part of the budget that is used, in [0, 1]."""

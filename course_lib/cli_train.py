@@ -109,8 +109,12 @@ def train(
         out = out or Path("runs") / f"{Path(config.data).stem}-{kind}-{config.hidden}"
         trainer = Trainer(config, out, command)
     sizes = trainer.task.sizes
-    print(sizes if trainer.config.engine == "numpy" else f"{sizes}; {trainer.engine.name}")
+    if trainer.main:
+        print(sizes if trainer.config.engine == "numpy" else f"{sizes}; {trainer.engine.name}")
     try:
+        if not trainer.main:
+            trainer.run()
+            return
         with ProgressBar(trainer.config, trainer.progress) as bar:
             best = trainer.run(bar.report).best
     except KeyboardInterrupt:

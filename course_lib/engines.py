@@ -22,6 +22,10 @@ class Engine(Protocol):
     """What ``training`` asks of an engine."""
 
     name: str
+    rank: int  # of this process among those of the run; number 0 evaluates and saves
+
+    def total(self, *numbers: float) -> list[float]:
+        """Each number summed over the processes of the run."""
 
     @property
     def params(self) -> LanguageModelParams:
@@ -54,12 +58,16 @@ class NumpyEngine:
     """Gradients by the hand-derived backward pass; dropout draws from ``rng``, whose state the caller keeps."""
 
     name = "numpy"
+    rank = 0
 
     def __init__(self, config: Config, params: LanguageModelParams, rng: np.random.Generator):
         self.config, self.params, self.rng = config, params, rng
         self.adam = adam_init(params)
         self.averaged = map_tree(np.copy, params) if config.average else params
         self.reset_state()
+
+    def total(self, *numbers: float) -> list[float]:
+        return list(numbers)
 
     def reset_state(self) -> None:
         self.state = initial_state(self.params, self.config.batch_size)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from course_lib import checkpoint
 from course_lib.budget import Config
 from course_lib.engines import average_decay, dump_trees
 from course_lib.errors import CourseError
 from course_lib.torch_model import LanguageModel, evaluate
+from course_lib.torch_parallel import Group
 from course_lib.torch_sequence import to_arrays
 from course_lib.trees import leaves, map_tree
 
@@ -24,16 +26,20 @@ class TorchEngine:
     """An ``engines.Engine``. Its random numbers are those of torch; their state is dumped and restored with the rest.
 
     The streams of a batch may be taken in ``config.accumulate`` parts, one after the other: the gradients add up to that of the
-    whole batch, and only one part's activations are in memory at a time.
+    whole batch, and only one part's activations are in memory at a time. Started by torchrun, each process takes a share of the
+    streams; see ``torch_parallel``.
 
-    Raises:   CourseError: no such device.
+    Raises:   CourseError: no such device; streams of a text that cannot be dealt out evenly.
     """
 
     def __init__(self, config: Config, params: Any):
-        self.config, self.device = config, find_device(config.device)
-        self.name = f"torch {torch.__version__} on {_called(self.device)}, {config.precision}"
+        self.config, self.group = config, Group(find_device(config.device))
+        self.device, self.rank, self.total = self.group.device, self.group.rank, self.group.total
+        several = f", {self.group.size} processes" if self.group.size > 1 else ""
+        self.name = f"torch {torch.__version__} on {_called(self.device)}, {config.precision}{several}"
         torch.manual_seed(config.seed)
         self.model = self._in_memory(lambda: self._build(params).to(self.device).train())
+        torch.manual_seed(config.seed + 1_000_003 * self.rank)  # the processes drop other entries
         self.weights = list(dict.fromkeys(leaves(self.model.params())))  # a tied one once
         groups = [
             {"params": [w for w in self.weights if (w.dim() > 1) == decays], "weight_decay": config.weight_decay * decays}
@@ -47,8 +53,8 @@ class TorchEngine:
     def _build(self, params: Any) -> nn.Module:
         """The model with these weights; its ``params()`` are a tree of its parameters."""
         c = self.config
-        options = {"held": c.held_masks, "recurrent_dropout": c.recurrent_dropout, "tie": c.tie, "input_dropout": c.input_dropout}
-        return LanguageModel.from_numpy(params, c.dropout, **options)
+        rates = {"input_dropout": c.input_dropout, "recurrent_dropout": c.recurrent_dropout}
+        return LanguageModel.from_numpy(params, c.dropout, held=c.held_masks, tie=c.tie, **rates)
 
     @property
     def params(self) -> Any:
@@ -62,11 +68,15 @@ class TorchEngine:
 
     def reset_state(self) -> None:
         """Forget the streams: the next window starts a text."""
-        self.state = self.model.initial_state(self.config.batch_size)
+        self.group.check_divides(self.config.batch_size)
+        self.state = self.model.initial_state(self.config.batch_size // self.group.size)
 
     def step(self, tokens: Any, targets: Any, lr: float) -> tuple[float, float]:
         """Learn from one window; see engines.Engine."""
+        self.adam.zero_grad()
         loss, state = self._in_memory(lambda: self._backward(tokens, targets))
+        self.group.sum_([loss, *(_gradient(weight) for weight in self.weights)])
+        loss = loss.item()
         norm = nn.utils.clip_grad_norm_(self.weights, self.config.clip, foreach=True).item()
         if math.isfinite(loss + norm):
             for group in self.adam.param_groups:
@@ -82,20 +92,27 @@ class TorchEngine:
         mean = list(dict.fromkeys(leaves(self.judged.params())))
         torch._foreach_lerp_(mean, self.weights, 1 - average_decay(self.config.average, self.steps))
 
-    def _backward(self, tokens: np.ndarray, targets: np.ndarray) -> tuple[float, tuple]:
-        """Fill the gradients from the parts of a batch; the mean loss, and the state cut off from this window's record."""
-        self.adam.zero_grad()
-        parts = np.array_split(np.arange(tokens.shape[1]), self.config.accumulate)
-        losses, states = [], []
-        for streams in (slice(part[0], part[-1] + 1) for part in parts):
+    def _parts(self, count: int) -> list[slice]:
+        """The parts in which this process takes its share of so many streams."""
+        parts = np.array_split(self.group.share(count), self.config.accumulate)
+        return [slice(part[0], part[-1] + 1) for part in parts if len(part)]
+
+    def _backward(self, tokens: np.ndarray, targets: np.ndarray) -> tuple[Tensor, tuple]:
+        """Fill the gradients from this process's share of a batch, part by part.
+
+        Returns:  Its share of the mean loss, and the state cut off from this window's record.
+        """
+        losses, states, first = [], [], self.group.share(tokens.shape[1])[0]
+        for streams in self._parts(tokens.shape[1]):
             x, y = (torch.from_numpy(a[:, streams].astype(np.int64)).to(self.device) for a in (tokens, targets))
+            rows = slice(streams.start - first, streams.stop - first)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-                logits, state = self.model(x, map_tree(lambda s, streams=streams: s[streams], self.state))
+                logits, state = self.model(x, map_tree(lambda s, rows=rows: s[rows], self.state))
             loss = nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum") / tokens.size
             loss.backward()
             losses.append(loss.detach())
             states.append(map_tree(lambda s: s.detach().to(self.model.out.weight.dtype), state))
-        return torch.stack(losses).sum().item(), map_tree(lambda *rows: torch.cat(rows), *states)
+        return torch.stack(losses).sum(), map_tree(lambda *rows: torch.cat(rows), *states)
 
     def evaluate(self, tokens: np.ndarray) -> tuple[float, int]:
         """Total nats of a text, in float32, and the number of tokens predicted."""
@@ -108,15 +125,20 @@ class TorchEngine:
             for kind in ("exp_avg", "exp_avg_sq")
         )
         m, v = (to_arrays(_like(self.model.params(), tensors)) for tensors in moments)
-        arrays = dump_trees(m=m, v=v, state=to_arrays(self.state)) | {"random.cpu": torch.get_rng_state().numpy()}
+        arrays = dump_trees(m=m, v=v, state=to_arrays(map_tree(self.group.joined, self.state)))
         if self.config.average:
             arrays |= dump_trees(mean=self.averaged)
-        if self.device.type == "cuda":
-            arrays["random.cuda"] = torch.cuda.get_rng_state(self.device).numpy()
-        return arrays
+        random = {f"random.{kind}": self.group.joined(state[None]) for kind, state in self._random().items()}
+        return arrays | to_arrays(random)
+
+    def _random(self) -> dict[str, Tensor]:
+        """The states of torch's random numbers, as bytes."""
+        cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
+        return {"cpu": torch.get_rng_state()} | cuda
 
     def restore(self, arrays: dict[str, np.ndarray], steps: int) -> None:
-        """Take back what ``dump`` gave; on another kind of device the random numbers go on from the seed."""
+        """Take back what ``dump`` gave; on another kind of device, or in another number of processes, the
+        random numbers start again from the seed."""
         template = self.params
         moments = [leaves(checkpoint.fill(template, arrays, kind)) for kind in "mv"]
         for weight, m, v in zip(leaves(self.model.params()), *moments, strict=True):
@@ -129,11 +151,13 @@ class TorchEngine:
         if self.config.average:
             for mine, mean in zip(leaves(self.judged.params()), leaves(checkpoint.fill(template, arrays, "mean")), strict=True):
                 mine.data.copy_(torch.from_numpy(mean))
-        state = checkpoint.fill(to_arrays(self.state), arrays, "state")
-        self.state = map_tree(lambda a: torch.from_numpy(a.copy()).to(self.device), state)
-        torch.set_rng_state(torch.from_numpy(arrays["random.cpu"].copy()))
-        if self.device.type == "cuda" and "random.cuda" in arrays:
-            torch.cuda.set_rng_state(torch.from_numpy(arrays["random.cuda"].copy()), self.device)
+        state = checkpoint.fill(to_arrays(map_tree(self.group.joined, self.state)), arrays, "state")
+        own = self.group.share(self.config.batch_size)
+        self.state = map_tree(lambda a: torch.from_numpy(a[own]).to(self.device), state)
+        for kind, row in ((kind, arrays.get(f"random.{kind}", ())) for kind in self._random()):
+            if len(row) == self.group.size:
+                set_state = torch.set_rng_state if kind == "cpu" else partial(torch.cuda.set_rng_state, device=self.device)
+                set_state(torch.from_numpy(row[self.rank].copy()))
 
     def _in_memory(self, work: Callable[[], Any]) -> Any:
         """What the work returns; too little memory on the device becomes a line with advice."""
@@ -166,6 +190,13 @@ def find_device(name: str) -> torch.device:
             f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; use --device auto or cpu"
         )
     return device
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    """Where its gradient is; zeros for a process that had no share of the batch."""
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
 
 
 def _called(device: torch.device) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import threading
 import time
@@ -38,13 +39,15 @@ class Trainer:
         self.rng = np.random.default_rng(config.seed)
         self.engine = self.task.engine(self.rng)
         self.progress = Progress()
-        self.hold = hold or run_folder.make(folder)  # until ``run`` ends
+        self.main = self.engine.rank == 0  # the other processes of a run only compute
+        self.hold = hold or (run_folder.make(folder) if self.main else None)  # until ``run`` ends
         try:
             if saved:
                 self._restore(saved)
             self.save()
         except BaseException:
-            self.hold.release()
+            if self.hold:
+                self.hold.release()
             raise
 
     @property
@@ -59,7 +62,8 @@ class Trainer:
         Raises:   CourseError: no run, at work already, no text, another text, or a damaged checkpoint. ValueError: minutes not
                   positive.
         """
-        hold, last = run_folder.reopen(folder), folder / run_folder.LAST
+        hold = None if int(os.environ.get("RANK", 0)) else run_folder.reopen(folder)
+        last = folder / run_folder.LAST
         try:
             saved = tasks.load_saved(last)
             try:
@@ -70,7 +74,8 @@ class Trainer:
                 config, begun = replace(config, minutes=minutes, steps=None), f"{begun}; {command}"
             return cls(config, folder, begun, saved, hold)
         except BaseException:
-            hold.release()
+            if hold:
+                hold.release()
             raise
 
     def run(self, report: Callable[[Progress, dict], None] = lambda progress, line: None) -> Progress:
@@ -78,7 +83,7 @@ class Trainer:
 
         Raises:   CourseError: the loss is no longer finite. KeyboardInterrupt: after saving.
         """
-        with self.hold, _stop_requests() as requests, np.errstate(all="ignore"):  # the loss is looked at in each step
+        with self.hold or contextlib.nullcontext(), _stop_requests() as requests, np.errstate(all="ignore"):
             try:
                 self._run(report, requests)
             except ValueError as error:  # the library met NaN
@@ -92,7 +97,7 @@ class Trainer:
         p, config = self.progress, self.config
         saved_at, began = p.seconds, time.perf_counter() - p.seconds
         source = self._batches()
-        while (done := p.fraction(config)) < 1 and not requests:
+        while (done := p.fraction(config)) < 1 and not self._stopped(requests):
             tokens, targets = next(source)
             lr = config.peak_lr() * warmup_cosine(done)
             loss, norm = self.engine.step(tokens, targets, lr)
@@ -100,26 +105,37 @@ class Trainer:
                 self._stop(f"the loss is {loss:.3g} with gradient norm {norm:.3g}")
             p.step, p.tokens, p.batch = p.step + 1, p.tokens + self.task.count(targets), p.batch + 1
             p.smooth = loss if math.isnan(p.smooth) else 0.98 * p.smooth + 0.02 * loss
-            p.seconds = time.perf_counter() - began
+            self._tell_time(began)
             line = {"step": p.step, "seconds": round(p.seconds, 2), "tokens": p.tokens, "nats": round(loss, 4), "lr": lr}
             if p.fraction(config) * config.looks() >= p.evaluated + 1:
                 line["validation_nats"] = self._evaluate()
-                p.seconds = time.perf_counter() - began
-            if "validation_nats" in line or p.step % 50 == 1:
+                self._tell_time(began)
+            if self.main and ("validation_nats" in line or p.step % 50 == 1):
                 run_folder.append(self.folder, line)
             if p.seconds - saved_at > SAVE_EVERY:
                 self.save()
                 saved_at = p.seconds
             report(p, line)
 
+    def _stopped(self, requests: list) -> bool:
+        """Whether to stop: a signal came to one of the processes, or there was no better evaluation for too long."""
+        patience = self.config.patience
+        return self.engine.total(len(requests))[0] > 0 or (patience is not None and self.progress.stale >= patience)
+
+    def _tell_time(self, began: float) -> None:
+        """Note the seconds of the run; the first process's clock is everybody's."""
+        (self.progress.seconds,) = self.engine.total((time.perf_counter() - began) * self.main)
+
     def save(self) -> None:
         """Write last.safetensors: the run can go on from here."""
-        params = self.params
+        params, state = self.params, self.engine.dump()
+        if not self.main:
+            return
         if not all(np.isfinite(array).all() for array in leaves(params)):
             self._stop("a weight is too large")
         run = {"run": asdict(self.config), "progress": asdict(self.progress), "random": self.rng.bit_generator.state}
         last, record = self.folder / run_folder.LAST, self._record() | run
-        self.task.save(last, params, record, self.engine.dump())
+        self.task.save(last, params, record, state)
 
     def _restore(self, saved: Any) -> None:
         if saved.record.get("data_sha256") != self.task.sha256:
@@ -133,7 +149,8 @@ class Trainer:
         except (KeyError, TypeError, ValueError) as error:
             raise CourseError(f"{self.folder} cannot go on from last.safetensors ({error}); start a new run") from error
         self.progress.evaluated = int(self.progress.fraction(self.config) * self.config.looks())  # of a new budget
-        run_folder.rewind(self.folder, self.progress.step)
+        if self.main:
+            run_folder.rewind(self.folder, self.progress.step)
 
     def _batches(self) -> Iterator[tuple[Any, Any]]:
         """Pass after pass over the data, from where the run stands; each pass starts with a state of zeros."""
@@ -143,14 +160,17 @@ class Trainer:
             self.engine.reset_state()
 
     def _evaluate(self) -> float:
-        nats, count = self.engine.evaluate(self.task.validation)
+        nats, count = self.engine.evaluate(self.task.validation) if self.main else (0.0, 0)
+        nats, count = self.engine.total(nats, count)
         p = self.progress
         if not math.isfinite(nats):
             self._stop("the held-out loss is not finite")
-        p.evaluated += 1
+        p.evaluated, p.stale = p.evaluated + 1, p.stale + 1
         if nats / count < p.best:
-            p.best = nats / count
-            self.task.save(self.folder / run_folder.BEST, self.engine.averaged, self._record() | {"validation_nats": p.best}, {})
+            p.best, p.stale = nats / count, 0
+            if self.main:
+                record = self._record() | {"validation_nats": p.best}
+                self.task.save(self.folder / run_folder.BEST, self.engine.averaged, record, {})
         return round(nats / count, 4)
 
     def _record(self) -> dict[str, Any]:

@@ -32,13 +32,11 @@ class TranslationEngine(TorchEngine):
         """Pairs have nothing to do with each other: there is no state between them."""
         self.state = ()
 
-    def _backward(self, tokens: Source, targets: Tensor) -> tuple[float, tuple]:
-        """Fill the gradients from the parts of a batch; the mean loss in nats per token, without smoothing's share of it."""
-        self.adam.zero_grad()
+    def _backward(self, tokens: Source, targets: Tensor) -> tuple[Tensor, tuple]:
+        """Fill the gradients from the parts of a batch; the share of the mean loss in nats per token, without smoothing."""
         real = int((targets != PAD).sum())
-        losses = []
-        for places in np.array_split(np.arange(targets.shape[1]), min(self.config.accumulate, targets.shape[1])):
-            part = slice(places[0], places[-1] + 1)
+        losses = [torch.zeros((), device=self.device)]
+        for part in self._parts(targets.shape[1]):
             source, y = (tensor[:, part].to(self.device, non_blocking=True) for tensor in (tokens.tokens, targets))
             lengths, share = tokens.lengths[part].to(self.device), int((targets[:, part] != PAD).sum()) / real
             source = source[: int(tokens.lengths[part].max())]
@@ -46,7 +44,7 @@ class TranslationEngine(TorchEngine):
                 logits = self.model(source, lengths, shifted(y), self.config.teacher_forcing)
             (share * token_loss(logits, y, self.config.smoothing)).backward()
             losses.append(share * token_loss(logits.detach(), y))
-        return torch.stack(losses).sum().item(), ()
+        return torch.stack(losses).sum(), ()
 
     def evaluate(self, tokens: Encoded) -> tuple[float, int]:
         """Total nats of the held-out targets, teacher-forced, in float32, and the number of tokens."""
