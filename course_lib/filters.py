@@ -1,7 +1,9 @@
 """Filters: they shape the distribution of the next token before it is drawn.
 
 A filter maps log-probabilities (N, V) to log-probabilities that again sum to 1; ``decoding.sample`` applies filters in the
-order given. The usual order is repetition_penalty, temperature, top_k, top_p, min_p: penalise, sharpen, then cut.
+order given. The usual order is forbid (and the ``constraints``), repetition_penalty, temperature, top_k, top_p, min_p: rule
+out, penalise, sharpen, then cut. Temperature and top_k may change places, and so may top_k and min_p. No other two of the last
+five may: a sharper distribution needs fewer tokens for top_p, and min_p and the penalty see other probabilities behind it.
 """
 
 from __future__ import annotations
