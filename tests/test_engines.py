@@ -35,13 +35,14 @@ def torch_engine(start, **changes):
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-@pytest.mark.parametrize("clip", [1e-3, 100.0])
-def test_both_engines_take_the_same_steps(cell, clip):
-    one, other = numpy_engine(params(cell), clip=clip), torch_engine(params(cell), clip=clip)
+@pytest.mark.parametrize("options", [{"clip": 1e-3}, {"clip": 100.0}, {"weight_decay": 0.5, "average": 0.3}], ids=str)
+def test_both_engines_take_the_same_steps(cell, options):
+    one, other = numpy_engine(params(cell), **options), torch_engine(params(cell), **options)
     for step in range(4):
         lr = 0.01 / (1 + step)
         assert one.step(*batch(step), lr) == pytest.approx(other.step(*batch(step), lr), rel=1e-7)
     assert_close(other.params, one.params, 1e-7)
+    assert_close(other.averaged, one.averaged, 1e-7)
     kept, theirs = one.dump(), other.dump()
     assert kept.keys() == theirs.keys() - {"random.cpu"}
     for name, array in kept.items():
@@ -51,14 +52,40 @@ def test_both_engines_take_the_same_steps(cell, clip):
 
 
 @pytest.mark.parametrize("make", [numpy_engine, torch_engine])
-def test_what_is_dumped_restores_the_engine(make):
-    first = make(params(dtype=np.float32), dropout=0.3)
+def test_the_mean_of_the_weights_is_what_is_judged(make):
+    """By hand: mean <- d mean + (1 - d) w, d rising from 2 / 11 at the first step to what is asked for."""
+    engine, mean = make(params(), average=0.4), params()
+    for step in range(1, 7):
+        engine.step(*batch(step), 0.05)
+        d = min(0.4, (1 + step) / (10 + step))
+        mean = map_tree(lambda m, w, d=d: d * m + (1 - d) * w, mean, engine.params)
+    assert_close(engine.averaged, mean, 1e-12)
+    text = np.random.default_rng(2).integers(0, V, 60)
+    assert engine.evaluate(text) == pytest.approx(language_model.evaluate(mean, text), rel=1e-9)
+    assert engine.evaluate(text)[0] != pytest.approx(language_model.evaluate(engine.params, text)[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("make", [numpy_engine, torch_engine])
+def test_decay_pulls_matrices_alone_and_apart_from_the_gradient(make):
+    """A step with decay is the step without it, taken from matrices that are smaller by the factor 1 - lr * decay."""
+    start, lr, decay = params(), 0.02, 0.7
+    plain, decayed = make(start), make(start, weight_decay=decay)
+    for engine in (plain, decayed):
+        engine.step(*batch(), lr)
+    wanted = map_tree(lambda w, w0: w - lr * decay * w0 * (w0.ndim > 1), plain.params, start)
+    assert_close(decayed.params, wanted, 1e-12)
+
+
+@pytest.mark.parametrize("make", [numpy_engine, torch_engine])
+@pytest.mark.parametrize("average", [0.0, 0.6])
+def test_what_is_dumped_restores_the_engine(make, average):
+    first = make(params(dtype=np.float32), dropout=0.3, average=average)
     for step in range(3):
         first.step(*batch(step), 0.01)
     kept, weights = {name: array.copy() for name, array in first.dump().items()}, map_tree(np.copy, first.params)
     if make is numpy_engine:
         drawn = first.rng.bit_generator.state
-    second = make(weights, dropout=0.3)
+    second = make(weights, dropout=0.3, average=average)
     second.restore(kept, 3)
     if make is numpy_engine:
         second.rng.bit_generator.state = drawn
@@ -66,7 +93,8 @@ def test_what_is_dumped_restores_the_engine(make):
     if make is torch_engine:  # one generator serves both: put it back where it was
         second.restore(kept, 3)
     assert ahead == [engine_result(second) for _ in range(1)]
-    assert all(np.array_equal(a, b) for a, b in zip(leaves(first.params), leaves(second.params), strict=True))
+    for one, other in ((first.params, second.params), (first.averaged, second.averaged)):
+        assert all(np.array_equal(a, b) for a, b in zip(leaves(one), leaves(other), strict=True))
 
 
 def engine_result(engine):

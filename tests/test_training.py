@@ -102,6 +102,29 @@ def test_best_is_the_lowest_not_the_latest(text, monkeypatch):
     assert (found.record["validation_nats"], found.record["steps"], trainer.progress.best) == (2.25, 8, 2.25)
 
 
+def test_patience_ends_a_run_that_gets_no_better(text, monkeypatch):
+    scores = [3.0, 2.5, 2.75, 2.625, 2.25, 2.875, 2.5, 2.5, 2.0, 1.0]
+    monkeypatch.setattr(engines, "evaluate", lambda params, tokens: (scores[trainer.progress.evaluated] * 100, 100))
+    trainer = Trainer(config(steps=20, evaluations=10, patience=3), Path("run"))
+    progress = trainer.run()
+    assert (progress.step, progress.stale, progress.best) == (16, 3, 2.25), "the third evaluation after the best one"
+    assert len([line for line in history(Path("run")) if "validation_nats" in line]) == 8
+    again = Trainer.resume(Path("run")).run()
+    assert again.step == 16, "resumed, it has nothing left to do"
+
+
+def test_a_run_begins_with_the_weights_of_another_model(text):
+    Trainer(config(), Path("first")).run()
+    found = checkpoint.load(Path("first"))
+    Path("mine.txt").write_text(TEXT[::-1] + "é" * 30, encoding="utf-8")
+    trainer = Trainer(config(start="first", steps=2, lr=1e-12), Path("second"))
+    assert trainer.task.tokenizer == found.tokenizer, "also where the new text has other characters"
+    trainer.run()
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(leaves(trainer.params), leaves(found.params), strict=True))
+    Path("first").rename("gone")
+    Trainer.resume(Path("second")).run()  # the run itself holds all it needs
+
+
 def test_each_pass_reads_the_whole_text_from_a_state_of_zeros(text, monkeypatch):
     seen, right = [], engines.loss_and_grads
 
@@ -149,7 +172,9 @@ def test_handlers_are_put_back(text):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"cell": "gru", "layers": 2, "dropout": 0.3}, {"cell": "rnn"}], ids=["lstm", "gru dropout", "rnn"]
+    "changes",
+    [{}, {"cell": "gru", "layers": 2, "dropout": 0.3}, {"cell": "rnn", "average": 0.9, "weight_decay": 0.1}],
+    ids=["lstm", "gru dropout", "rnn average"],
 )
 def test_stopped_anywhere_it_goes_on_bit_for_bit(text, changes):
     Trainer(config(**changes), Path("whole")).run()
