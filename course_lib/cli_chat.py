@@ -24,6 +24,7 @@ from course_lib.cli_generate import (
     content,
     decoded,
     new_seed,
+    standard_input,
     unescaped,
 )
 from course_lib.cli_models import note_unknown
@@ -34,7 +35,9 @@ def chat(
     me: Annotated[str, typer.Option(help="The speaker whom you play.")] = "ROMEO",
     other: Annotated[str, typer.Option("--as", help="The speaker whom the model plays.")] = "JULIET",
     source: Source = "shakespeare",
-    scene: Annotated[str | None, typer.Option(help=r"What was said before: a text file, or the text; \n is understood.")] = None,
+    scene: Annotated[
+        str | None, typer.Option(help=r"What was said before: a text file, or the text; \n is understood.")
+    ] = None,
     length: Annotated[int, typer.Option(min=1, help="Characters of an answer, at most.")] = 300,
     temperature: Temperature = None,
     top_k: TopK = None,
@@ -58,7 +61,7 @@ def chat(
             raise CourseError(f"{option}: expected a name without a colon, got {name!r}")
     if me == other:
         raise CourseError(f"--as: expected another speaker than {me!r}, whom you play")
-    page, opening = Page(save, force), _opening(scene)
+    page, opening, stdin = Page(save, force), _opening(scene), standard_input()
 
     from course_lib import checkpoint, writing
 
@@ -66,11 +69,11 @@ def chat(
     note_unknown(source, model.tokenizer.unknown(opening + me + other), "; skipped")
     play, rng = writing.Scene(model), writing.generator(new_seed() if seed is None else seed)
     stop = [text for text in ("\n\n", f"\n{me}:") if not model.tokenizer.unknown(text)]
-    asks = sys.stdin.isatty()
+    asks = stdin.isatty()
     if asks:
         print(f"You are {me}. Each line is a speech; Ctrl-D ends the scene.\n", file=sys.stderr)
     else:
-        sys.stdin.reconfigure(errors="replace")
+        stdin.reconfigure(errors="replace")
     play.read(opening)
     page.write(opening)
     try:

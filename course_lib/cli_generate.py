@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -169,7 +169,7 @@ def unescaped(option: str, text: str) -> str:
 
 def _lines(path: str) -> list[str]:
     """The prompts in a file, or - for the standard input: one on each line that is not empty."""
-    text = decoded("--prompts", sys.stdin.buffer.read() if path == "-" else content("--prompts", path))
+    text = decoded("--prompts", standard_input().buffer.read() if path == "-" else content("--prompts", path))
     lines = [line for line in text.split("\n") if line]
     if not lines:
         raise CourseError(f"--prompts: {path} has no line with a prompt")
@@ -181,6 +181,13 @@ def content(option: str, path: str) -> bytes:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
         raise CourseError(f"{option}: cannot read {path}: {getattr(error, 'strerror', error)}; name a text file") from error
+
+
+def standard_input() -> TextIO:
+    """``sys.stdin``, which Python sets to None where it is closed."""
+    if sys.stdin is None:
+        raise CourseError("the standard input is closed; give it a file or a pipe")
+    return sys.stdin
 
 
 def decoded(option: str, data: bytes) -> str:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import string
+import subprocess
 import time
 from pathlib import Path
 
@@ -117,6 +118,15 @@ def test_unknown_characters_are_noted_and_kept_in_the_scene(tmp_path):
 def test_bad_input_is_one_line(tmp_path, arguments, said):
     assert said in the_error(chat(tmp_path, *arguments))
     assert tree(tmp_path) == {}
+
+
+def test_a_closed_standard_input_is_one_line(tmp_path):
+    for command in ("chat", "generate --prompts -"):
+        script = f"'{COURSE}' {command} <&-"
+        result = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+        )
+        assert "the standard input is closed" in the_error(result)
 
 
 def test_ctrl_c_ends_politely_and_keeps_the_scene(tmp_path):
