@@ -124,8 +124,8 @@ the load.
 ```
 
 One stream is a matrix times a vector at each step: it reads every weight for one character, so the rate falls as the weights
-grow. With 64 streams each weight is read once for 64 characters, and the product, not the reading, is the bound; so torch's cost
-of a call, which one stream pays for each character, hardly counts, and the two libraries come close.
+grow. With 64 streams each weight is read once for 64 characters, and the product, not the reading, is the bound; so the cost
+of a call to torch, which one stream pays for each character, hardly counts, and the two libraries come close.
 """
     write_atomically(RECORD, text.encode())
 
