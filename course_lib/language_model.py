@@ -193,27 +193,30 @@ class Window(NamedTuple):
     real: np.ndarray  # (T, N), false behind the end of a stream
 
 
-def windows(tokens: np.ndarray, streams: int | None = None, steps: int = 256) -> Iterator[Window]:
+def windows(tokens: np.ndarray, streams: int | None = None, steps: int | None = None) -> Iterator[Window]:
     """Cut a text into ``streams`` equal parts, to be read side by side, ``steps`` tokens at a time; no token is left out.
 
-    Args:     streams: None: 8, and in a long text one for each 32,768 tokens.
+    Args:     streams: None: 8, and in a long text one for each 32,768 tokens, up to 64. steps: None: such that a window holds
+              2,048 tokens; so the memory that an evaluation needs does not grow with the text.
     Raises:   ValueError: fewer than 2 tokens.
     """
     count = len(tokens) - 1
     if count < 1:
         raise ValueError(f"tokens: expected at least 2, got {len(tokens)}")
-    streams = min(streams or max(8, count // 32_768), count)
+    streams = min(streams or max(8, min(64, count // 32_768)), count)
+    steps = steps or max(1, 2048 // streams)
     each = -(-count // streams)
     starts = np.arange(streams) * each
     ends = np.minimum(starts + each, count)
     for first in range(0, each, steps):
         at = starts + np.arange(first, min(first + steps, each))[:, None]  # (T, N) positions
         inside = np.minimum(at, count - 1)
-        yield Window(tokens[inside], tokens[inside + 1], at < ends)
+        dtype = np.promote_types(tokens.dtype, np.int32)
+        yield Window(tokens[inside].astype(dtype), tokens[inside + 1].astype(dtype), at < ends)
 
 
 def evaluate(
-    params: LanguageModelParams, tokens: np.ndarray, streams: int | None = None, steps: int = 256
+    params: LanguageModelParams, tokens: np.ndarray, streams: int | None = None, steps: int | None = None
 ) -> tuple[float, int]:
     """Teacher-forced nats of a text: every token but the first is predicted from the true tokens before it.
 

@@ -136,7 +136,9 @@ def make_step(model: LanguageModel) -> Callable[[Any, tuple], tuple[np.ndarray, 
 
 
 @torch.no_grad()
-def evaluate(model: LanguageModel, tokens: np.ndarray, streams: int | None = None, steps: int = 256) -> tuple[float, int]:
+def evaluate(
+    model: LanguageModel, tokens: np.ndarray, streams: int | None = None, steps: int | None = None
+) -> tuple[float, int]:
     """Teacher-forced nats of a text, as language_model.evaluate.
 
     Returns:  Total nats, and the number of tokens predicted: length - 1.
