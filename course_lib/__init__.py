@@ -6,19 +6,19 @@
     rank 2   constraints  cells  datasets  progress  languages  ngram_classifier  decoding  units  dates  run_folder
     rank 3   unroll  caches  variants  jacobians  exercise_book  tensor_call  torch_sequence  torch_triton  torch_tokens
     rank 3   attention  pairs  torch_dropout  torch_parallel
-    rank 4   sequence  torch_kernels  summaries
+    rank 4   sequence  torch_kernels  summaries  labelled
     rank 5   stacked  rnn_book  bodies
     rank 6   language_model  lstm_book  jacobian_book  torch_stack
     rank 7   checkpoint  plotting  variant_book  torch_book  window_book  conversion_book  classifier_book  torch_lstm
-    rank 7   attention_book  beam_book  torch_scan  probes
-    rank 8   clamping  portraits  writing  doctor  diagrams  exercises  engines  torch_model  classifier_model  seq2seq
+    rank 7   attention_book  beam_book  sampling_book  scaling_book  torch_scan  probes
+    rank 8   clamping  portraits  widgets  writing  doctor  diagrams  exercises  engines  torch_model  classifier_model  seq2seq
     rank 9   torch_engine  classifier  translator
-    rank 10  translation
-    rank 11  translation_engine
+    rank 10  translation  classifier_engine
+    rank 11  translation_engine  classifier_task
     rank 12  translation_task
     rank 13  tasks
     rank 14  training  cli_models
-    rank 15  cli_generate  cli_train
+    rank 15  cli_generate  cli_train  cli_classify
     rank 16  cli_chat
     rank 17  cli
 """

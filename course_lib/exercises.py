@@ -23,6 +23,8 @@ from course_lib.jacobian_book import JACOBIAN_EXERCISES
 from course_lib.learner_call import Outcome, OverTimeError, call, described, is_unwritten, own_frames
 from course_lib.lstm_book import LSTM_EXERCISES
 from course_lib.rnn_book import RNN_EXERCISES
+from course_lib.sampling_book import SAMPLING_EXERCISES
+from course_lib.scaling_book import SCALING_EXERCISES
 from course_lib.solved import progress_file, read_solved, record_solved
 from course_lib.torch_book import TORCH_EXERCISES
 from course_lib.trees import leaves
@@ -31,7 +33,7 @@ from course_lib.window_book import WINDOW_EXERCISES
 
 EXERCISES = LANGUAGE_EXERCISES | RNN_EXERCISES | JACOBIAN_EXERCISES | LSTM_EXERCISES | VARIANT_EXERCISES
 EXERCISES |= TORCH_EXERCISES | WINDOW_EXERCISES | CONVERSION_EXERCISES | CLASSIFIER_EXERCISES
-EXERCISES |= BEAM_EXERCISES | ATTENTION_EXERCISES
+EXERCISES |= BEAM_EXERCISES | ATTENTION_EXERCISES | SAMPLING_EXERCISES | SCALING_EXERCISES
 SECONDS = 9.0  # for all trials together; with the grace for stopping, 10 s
 FAILURES_LOOKED_AT = 10  # a hint must fit so many wrong results; the first may fit it by accident
 
