@@ -27,7 +27,7 @@ LANGUAGE_MODEL, TRANSLATOR, CLASSIFIER = (
 USES = {  # of each format, what to do with a file of it
     LANGUAGE_MODEL: "use `course generate` or `course eval`",
     TRANSLATOR: "use `course translate` or `course eval`",
-    CLASSIFIER: "load it with classifier.load",
+    CLASSIFIER: "use `course classify` or `course eval`",
 }
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError)
 

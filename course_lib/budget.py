@@ -6,6 +6,11 @@ import math
 from dataclasses import dataclass
 
 EVALUATIONS = 5
+MEASURES = {  # of the held-out part, by which each task can choose its best weights
+    "language": ("nats",),
+    "translate": ("nats", "exact_match", "token_f1", "bleu"),
+    "classify": ("nats", "accuracy"),
+}
 LARGEST = 1 << 16  # hidden units, or entries of an embedding: one more digit is a slip of the finger
 
 
@@ -33,6 +38,7 @@ class Config:
     weight_decay: float = 0.0  # of AdamW, on matrices
     average: float = 0.0  # decay of the running mean of the weights, which is then what is judged and kept as the best
     patience: int | None = None  # evaluations without a better one before the run stops
+    best_by: str = "nats"  # the measure whose best weights are kept; see MEASURES
     evaluations: int | None = None  # in a run, spread evenly over its budget; None: 5, fewer in less than two minutes
     clip: float = 1.0
     minutes: float = 2.0
@@ -42,7 +48,7 @@ class Config:
     device: str = "auto"  # auto: a GPU if there is one
     precision: str = "fp32"
     accumulate: int = 1  # parts that the streams of a batch are taken in, one after the other, to save memory
-    task: str = "language"  # or translate: the fields below are of this task
+    task: str = "language"  # or classify, or translate: the fields below are of this task
     target: str | None = None  # the file of translations, beside a file of sentences in data
     reverse: bool = False  # translate the other way
     attention: str = "additive"
@@ -53,6 +59,7 @@ class Config:
     smoothing: float = 0.0  # of the labels
 
     def __post_init__(self) -> None:
+        measures = MEASURES.get(self.task, ("nats",))
         for name, good, expected in (
             ("cell", self.cell in ("rnn", "lstm", "gru"), "rnn, lstm or gru"),
             ("hidden", 1 <= self.hidden <= LARGEST, f"1 to {LARGEST}"),
@@ -64,7 +71,7 @@ class Config:
             ("dropout", 0 <= self.dropout < 1, "a number in [0, 1)"),
             ("input_dropout", self.input_dropout is None or 0 <= self.input_dropout < 1, "a number in [0, 1)"),
             ("input_dropout", self.input_dropout is None or self._torch_lstm(), "it with --cell lstm and --engine torch only"),
-            ("start", self.start is None or self.task == "language", "nothing with --task translate"),
+            ("start", self.start is None or self.task == "language", f"nothing with --task {self.task}"),
             ("recurrent_dropout", 0 <= self.recurrent_dropout < 1, "a number in [0, 1)"),
             ("held_masks", not self.held_masks or self._torch_lstm(), "them with --cell lstm and --engine torch only"),
             ("recurrent_dropout", not self.recurrent_dropout or self._torch_lstm(), "0 but for --cell lstm, --engine torch"),
@@ -83,12 +90,13 @@ class Config:
             ("precision", self.precision in ("fp32", "bf16"), "fp32 or bf16"),
             ("precision", self.precision == "fp32" or self.engine == "torch", "fp32 with --engine numpy"),
             ("accumulate", 1 <= self.accumulate <= self.batch_size, "1 to --batch-size"),
-            ("task", self.task in ("language", "translate"), "language or translate"),
-            ("engine", self.task == "language" or self.engine == "torch", "torch with --task translate"),
+            ("task", self.task in MEASURES, "language, translate or classify"),
+            ("best_by", self.best_by in measures, f"{' or '.join(measures)} with --task {self.task}"),
+            ("engine", self.task == "language" or self.engine == "torch", f"torch with --task {self.task}"),
             ("target", self.target is None or self.task == "translate", "nothing without --task translate"),
             ("attention", self.attention in ("none", "additive", "multiplicative"), "none, additive or multiplicative"),
             ("units", self.units in (None, "characters", "words"), "characters or words"),
-            ("hidden", self.task == "language" or self.hidden % 2 == 0, "an even number with --task translate"),
+            ("hidden", self.task != "translate" or self.hidden % 2 == 0, "an even number with --task translate"),
             ("copy", not self.copy or (self.units != "characters" and self.data != "dates"), "nothing with characters"),
             ("min_count", self.min_count is None or self.min_count >= 1, "at least 1"),
             ("teacher_forcing", 0 <= self.teacher_forcing <= 1, "a number in [0, 1]"),
@@ -125,10 +133,11 @@ class Progress:
 
     step: int = 0
     seconds: float = 0.0
-    tokens: int = 0
+    tokens: int = 0  # or texts, of a classifier
     batch: int = 0  # in the current pass over the data
     smooth: float = math.nan  # running mean of the training nats
-    best: float = math.inf  # lowest validation nats
+    best: float = math.inf  # validation nats of the best weights
+    score: float = 0.0  # their measure that best_by names, the higher the better; 0 if that is nats
     evaluated: int = 0  # evaluations done
     passes: int = 0  # over the data, finished
     stale: int = 0  # evaluations since the best one

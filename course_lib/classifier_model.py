@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from course_lib import archive, checkpoint
+from course_lib import archive, checkpoint, languages, pairs
 from course_lib.errors import CourseError
 from course_lib.shapes import ShapeError, check_tokens
 from course_lib.text import CharTokenizer
@@ -20,6 +20,8 @@ from course_lib.torch_sequence import to_arrays
 from course_lib.torch_tokens import check_encoded
 
 FORMAT = archive.CLASSIFIER
+EXTRA = "extra."  # before the names of a run's arrays
+PREPARE = {"as they are": str, "cleaned": pairs.clean, "names": languages.clean}  # how texts are cleaned
 
 
 class Examples(NamedTuple):
@@ -66,6 +68,10 @@ class SequenceClassifier(nn.Module):
         self.linear = nn.Linear(hidden_sizes[-1], classes)
         self.dropout = nn.Dropout(dropout)
 
+    def params(self) -> dict[str, nn.Parameter]:
+        """The weights by name."""
+        return dict(self.named_parameters())
+
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Logits (N, C) of texts: tokens (T, N) integers in [0, V), padded on the right; lengths (N,), at least 1.
 
@@ -98,38 +104,98 @@ class Tapered(nn.Module):
         return x, final
 
 
+class Classifier(NamedTuple):
+    """A classifier as it is kept. params: the weights by name. names: of the classes.
+
+    config: the arguments of SequenceClassifier. prepare: how texts are cleaned, see PREPARE. record, extra: as in
+    checkpoint.Checkpoint.
+    """
+
+    params: dict[str, np.ndarray]
+    tokenizer: CharTokenizer
+    names: tuple[str, ...]
+    config: dict
+    prepare: str
+    record: dict
+    extra: dict[str, np.ndarray]
+
+    def model(self) -> SequenceClassifier:
+        """The model itself, on the CPU, ready to classify."""
+        return build(self.config, self.params).eval()
+
+    def prepared(self, text: str) -> str:
+        """The text as those of training were written."""
+        return PREPARE[self.prepare](text)
+
+
+def build(config: dict, params: dict[str, np.ndarray] | None = None) -> SequenceClassifier:
+    """The model of a configuration, with these weights or with random ones.
+
+    Raises:   KeyError, ValueError: weights that do not fit the configuration.
+    """
+    model = SequenceClassifier(**config)
+    if params is not None:
+        mine = to_arrays(model.params())
+        if mine.keys() != params.keys():
+            raise ValueError("the names of its weights do not fit its configuration")
+        filled = checkpoint.fill(mine, {f"model.{name}": array for name, array in params.items()}, "model")
+        model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in filled.items()})
+    return model
+
+
 def save(path: str | Path, model: SequenceClassifier, tokenizer: CharTokenizer, names: Sequence[str]) -> None:
     """Write a model with what it takes to use it, the tokenizer and the names of the classes, as one safetensors file.
 
     Raises:   CourseError: the file cannot be written; whatever stood there stays. ValueError: not a name for each class.
     """
-    if len(names) != model.config["classes"]:
-        raise ValueError(f"names: expected {model.config['classes']}, one for each class, got {len(names)}")
-    header = {"config": model.config, "tokenizer": tokenizer.to_config(), "names": list(names)}
-    archive.write(Path(path), FORMAT, header, to_arrays(dict(model.named_parameters())))
+    write(Path(path), Classifier(to_arrays(model.params()), tokenizer, tuple(names), model.config, "as they are", {}, {}))
+
+
+def write(path: Path, kept: Classifier) -> None:
+    """Write a classifier atomically, with the record and the state of the run that it comes from.
+
+    Raises:   as ``save``.
+    """
+    if len(kept.names) != kept.config["classes"]:
+        raise ValueError(f"names: expected {kept.config['classes']}, one for each class, got {len(kept.names)}")
+    header = {"config": kept.config, "tokenizer": kept.tokenizer.to_config(), "names": list(kept.names)}
+    header |= {"prepare": kept.prepare, "record": kept.record}
+    archive.write(path, FORMAT, header, kept.params | {f"{EXTRA}{name}": array for name, array in kept.extra.items()})
 
 
 def load(path: str | Path) -> tuple[SequenceClassifier, CharTokenizer, tuple[str, ...]]:
-    """The model that ``save`` wrote, its tokenizer and the names of its classes.
+    """The model that ``save`` or ``course train`` wrote, its tokenizer and the names of its classes.
 
     Raises:   CourseError: no such file, or not a whole classifier of this course.
     """
     if not Path(path).is_file():
         raise CourseError(f"no file {str(path)!r}; save a classifier there first")
+    kept = read(path)
+    return kept.model(), kept.tokenizer, kept.names
+
+
+def read(source: str | Path) -> Classifier:
+    """A classifier's file, or the best one of a run's folder.
+
+    Raises:   CourseError: no such file, or not a whole classifier of this course.
+    """
+    path = checkpoint.locate(source, FORMAT)
+    if (kind := archive.kind_of(path)) in archive.USES and kind != FORMAT:
+        archive.read(path, FORMAT)  # says what the file is for
     try:
-        header, arrays = archive.read(Path(path), FORMAT)
+        header, found = archive.read(path, FORMAT)
+        arrays = {name: array for name, array in found.items() if not name.startswith(EXTRA)}
         config, names = dict(header["config"]), tuple(header["names"])
+        tokenizer, record = CharTokenizer.from_config(header["tokenizer"]), dict(header.get("record", {}))
         if _entries(config, len(arrays)) != sum(array.size for array in arrays.values() if array.dtype == np.float32):
             raise ValueError("its configuration asks for other weights than it holds")  # before they take the memory
         if len(names) != config["classes"] or not all(isinstance(name, str) for name in names):
             raise ValueError("it does not name its classes")
-        model = SequenceClassifier(**config)
-        mine = to_arrays(dict(model.named_parameters()))
-        if mine.keys() != arrays.keys():
-            raise ValueError("the names of its weights do not fit its configuration")
-        filled = checkpoint.fill(mine, {f"model.{name}": array for name, array in arrays.items()}, "model")
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in filled.items()})
-        return model.eval(), CharTokenizer.from_config(header["tokenizer"]), names
+        if (prepare := header.get("prepare", "as they are")) not in PREPARE:
+            raise ValueError("it does not say how its texts were prepared")
+        build(config, arrays)
+        extra = {name.removeprefix(EXTRA): array for name, array in found.items() if name.startswith(EXTRA)}
+        return Classifier(arrays, tokenizer, names, config, prepare, record, extra)
     except (*archive.UNREADABLE, CourseError) as error:
         what = archive.reason(error)
         raise CourseError(f"{path} is not a whole classifier of this course ({what:.80}); save it again") from error

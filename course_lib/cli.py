@@ -1,7 +1,7 @@
-"""The ``course`` command: doctor, data, train, eval, generate, chat, translate.
+"""The ``course`` command: doctor, data, train, eval, generate, chat, translate, classify.
 
-Each imports what it needs: ``--help`` is instant. A mistake of the user's ends in one line on standard error, ``error: what, and
-what to do``, and exit status 2.
+Each imports what it needs: ``--help`` is instant. A mistake of the user's ends in one line on standard error, ``error: what,
+and what to do``, and exit status 2.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from course_lib.cli_chat import chat
+from course_lib.cli_classify import classify
 from course_lib.cli_generate import generate
 from course_lib.cli_models import evaluate_checkpoint, translate
 from course_lib.cli_train import train
@@ -67,7 +68,7 @@ def _fail(message: str) -> None:
 
 @app.callback(invoke_without_command=True)
 def root(context: typer.Context) -> None:
-    """From RNN to LSTM: check the set-up, fetch data, train, evaluate, generate, chat and translate."""
+    """From RNN to LSTM: check the set-up, fetch data, train, evaluate, generate, chat, translate, classify."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -125,3 +126,4 @@ app.command("eval")(evaluate_checkpoint)
 app.command()(generate)
 app.command()(chat)
 app.command()(translate)
+app.command()(classify)

@@ -1,4 +1,4 @@
-"""What the ``course`` command does with models: evaluate, translate. What it writes with them is in ``cli_generate``."""
+"""What the ``course`` command does with models: evaluate, translate; see also ``cli_generate`` and ``cli_classify``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def evaluate_checkpoint(
     source: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A shipped name, a file or a run folder.")],
     data: DataOption = None,
     split: Annotated[
-        Literal["validation", "train", "all", "test"], typer.Option(help="The part of the data; test: of pairs.")
+        Literal["validation", "train", "all", "test"], typer.Option(help="The part of the data; test: of pairs and labels.")
     ] = "validation",
 ) -> None:
     """Score a model on its data or another, teacher-forced; prints JSON. A translator also translates, greedily."""
@@ -47,10 +47,13 @@ def evaluate_checkpoint(
     from course_lib.metrics import score
     from course_lib.text import UNKNOWN_ID
 
-    if archive.kind_of(checkpoint.locate(source, None)) == archive.TRANSLATOR:
+    kind = archive.kind_of(checkpoint.locate(source, None))
+    if kind == archive.TRANSLATOR:
         return _evaluate_translator(source, data, split)
+    if kind == archive.CLASSIFIER:
+        return _evaluate_classifier(source, data, split)
     if split == "test":
-        raise CourseError("--split test is of pairs of texts; a language model has validation, train and all")
+        raise CourseError("--split test is of pairs and labelled texts; a language model has validation, train and all")
     model = checkpoint.load(source)
     name = data or model.record.get("data")
     if not isinstance(name, str):
@@ -82,6 +85,24 @@ def _evaluate_translator(source: str, data: str | None, split: str) -> None:
         raise CourseError(f"{source} does not say what it was trained on; give --data")
     config = Config(**asked, task="translate", engine="torch")
     print(json.dumps(translation_task.score(found, config, split)))
+
+
+def _evaluate_classifier(source: str, data: str | None, split: str) -> None:
+    """``course eval`` for a classifier."""
+    import json
+
+    from course_lib.tasks import torch_needed
+
+    with torch_needed("course eval of a classifier", "choose a language model"):
+        from course_lib import classifier_model, classifier_task
+
+    if split == "all":
+        raise CourseError("--split all is of texts; a classifier has validation, train and test")
+    found = classifier_model.read(source)
+    name = data or found.record.get("data")
+    if not isinstance(name, str):
+        raise CourseError(f"{source} does not say what it was trained on; give --data")
+    print(json.dumps(classifier_task.score(found, name, split), ensure_ascii=False))
 
 
 def translate(

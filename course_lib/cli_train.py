@@ -11,6 +11,11 @@ import typer
 from course_lib.cli_models import DataOption, options
 from course_lib.errors import CourseError
 
+USES = {  # of each task, what its nats are counted by, and how its weights are used
+    "language": ("character", "write", 'course generate "The quick brown fox"'),
+    "translate": ("token", "translate", 'course translate "a sentence"'),
+    "classify": ("text", "classify", 'course classify "a text"'),
+}
 TRANSLATING = ("target", "reverse", "attention", "units", "min_count", "copy", "teacher_forcing", "smoothing")
 
 
@@ -44,6 +49,10 @@ def train(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop after so many evaluations without a better one. [default: never]")
     ] = None,
+    best_by: Annotated[
+        Literal["nats", "accuracy", "token_f1", "bleu", "exact_match"] | None,
+        typer.Option(help="Keep the weights that do best on the held-out part by this. [default: nats]"),
+    ] = None,
     evaluations: Annotated[
         int | None, typer.Option(min=1, help="Evaluations in the run. [default: 5, fewer in a short one]")
     ] = None,
@@ -59,7 +68,8 @@ def train(
         int | None, typer.Option(min=1, help="Parts of a batch, to save memory (torch). [default: 1]")
     ] = None,
     task: Annotated[
-        Literal["language", "translate"] | None, typer.Option(help="Continue texts, or translate pairs. [default: language]")
+        Literal["language", "translate", "classify"] | None,
+        typer.Option(help="Continue texts, translate pairs, or tell classes of texts. [default: language]"),
     ] = None,
     target: Annotated[str | None, typer.Option(help="translate: the file of targets, line by line beside --data.")] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="translate: from the second language to the first.")] = False,
@@ -80,10 +90,10 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The run's folder. [default: runs/DATA-CELL-HIDDEN]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, stopped or killed.")] = False,
 ) -> None:
-    """Train a language model, in pure NumPy or in PyTorch, or a translator; the best weights end in OUT/best.safetensors.
+    """Train a language model, in NumPy or PyTorch, a translator or a classifier; the best weights end in OUT/best.safetensors.
 
     A translator learns from --data dates, summaries, bodies, multi30k, tatoeba_fra, tatoeba_cmn, a file of "source TAB target"
-    lines, or two files, --data and --target.
+    lines, or two files, --data and --target. A classifier learns from --data languages or a file of "text TAB label" lines.
     """
     import shlex
 
@@ -97,7 +107,7 @@ def train(
     if start:
         command = f"{_sizes_of(start, given)}; {command}"
     with options():
-        config = Config(**({"data": "", "engine": "torch" if task == "translate" else "numpy"} | given))
+        config = Config(**({"data": "", "engine": "numpy" if task in (None, "language") else "torch"} | given))
     if resume:
         if out is None or set(given) - {"minutes"}:
             raise CourseError("--resume takes --out, the run's folder, and at most --minutes; the run knows the rest")
@@ -105,7 +115,7 @@ def train(
     else:
         if data is None:
             raise CourseError("--data is missing: a registered name (`course data list`) or a text file")
-        kind = config.cell if config.task == "language" else f"translate-{config.attention}"
+        kind = {"language": config.cell, "translate": f"translate-{config.attention}"}.get(config.task, config.task)
         out = out or Path("runs") / f"{Path(config.data).stem}-{kind}-{config.hidden}"
         trainer = Trainer(config, out, command)
     sizes = trainer.task.sizes
@@ -116,14 +126,15 @@ def train(
             trainer.run()
             return
         with ProgressBar(trainer.config, trainer.progress) as bar:
-            best = trainer.run(bar.report).best
+            found = trainer.run(bar.report)
     except KeyboardInterrupt:
         resume_with = shlex.join(["course", "train", "--out", str(out), "--resume"])
         raise CourseError(f"interrupted; all is saved: go on with `{resume_with}`") from None
-    translates = trainer.config.task == "translate"
-    print(f"best held-out {best:.3f} nats per {'token' if translates else 'character'}; weights in {out}/best.safetensors")
-    use = 'course translate "a sentence"' if translates else 'course generate "The quick brown fox"'
-    print(f"{'translate' if translates else 'write'} with them: {use} --checkpoint {shlex.quote(str(out))}")
+    unit, verb, use = USES[trainer.config.task]
+    by = trainer.config.best_by
+    score = "" if by == "nats" else f"{by} {found.score:.3f}, "
+    print(f"best held-out {score}{found.best:.3f} nats per {unit}; weights in {out}/best.safetensors")
+    print(f"{verb} with them: {use} --checkpoint {shlex.quote(str(out))}")
 
 
 def _sizes_of(start: str, given: dict) -> str:
@@ -139,9 +150,9 @@ def _sizes_of(start: str, given: dict) -> str:
 
 
 def _of_one_task(given: dict) -> None:
-    """Refuse options of the other task: they would do nothing, silently."""
-    translates = given.get("task") == "translate"
-    wrong = {"cell", "window"} if translates else set(TRANSLATING)
-    for name in sorted(wrong & given.keys()):
-        advice = "leave it out" if translates else "add --task translate, or leave it out"
-        raise CourseError(f"--{name.replace('_', '-')} does nothing with --task {given.get('task', 'language')}; {advice}")
+    """Refuse options of another task: they would do nothing, silently."""
+    task = given.get("task", "language")
+    wrong = {"language": set(), "translate": {"cell", "window"}, "classify": {"cell", "window", "tie"}}[task]
+    for name in sorted((wrong if task == "translate" else wrong | set(TRANSLATING)) & given.keys()):
+        advice = "add --task translate, or leave it out" if name in TRANSLATING else "leave it out"
+        raise CourseError(f"--{name.replace('_', '-')} does nothing with --task {task}; {advice}")

@@ -25,16 +25,21 @@ class ProgressBar(tqdm):
 
     def report(self, p: Progress, line: dict) -> None:
         """Show the progress after a step; ``line`` is the step's line of the history."""
-        now = f"{self._units(p.smooth)}, {p.tokens / p.seconds:,.0f} tokens/s"
+        what = "texts" if self.config.task == "classify" else "tokens"
+        now = f"{self._units(p.smooth)}, {p.tokens / p.seconds:,.0f} {what}/s"
         self.set_postfix_str(now, refresh=False)
         self.update(self._done(p) - self.n)
         if "validation_nats" in line:
-            self._print(f"step {p.step}: held-out {self._units(line['validation_nats'])}")
+            others = {name.removeprefix("validation_"): value for name, value in line.items() if name.startswith("validation_")}
+            shown = [f"{name} {value:.3f}" for name, value in others.items() if name != "nats"]
+            self._print(f"step {p.step}: held-out {', '.join([self._units(others['nats']), *shown])}")
         elif self.disable and time.monotonic() - self.printed > LINE_EVERY:
             self._print(f"step {p.step}: {now}, {p.fraction(self.config):.0%} done")
 
     def _units(self, nats: float) -> str:
-        """A translator's tokens may be words, which have no bits a character."""
+        """A translator's tokens may be words, which have no bits a character; a classifier's nats are a text's."""
+        if self.config.task == "classify":
+            return f"{nats:.3f} nats"
         if self.config.task == "translate":
             return f"{nats:.3f} nats, perplexity {perplexity(nats):.2f}"
         return f"{nats:.3f} nats, {bits_per_character(nats):.3f} bits/char"

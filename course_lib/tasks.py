@@ -11,11 +11,10 @@ import numpy as np
 
 from course_lib import archive, checkpoint
 from course_lib.budget import Config
-from course_lib.datasets import batches, load_corpus
+from course_lib.datasets import batches, load_tokens
 from course_lib.engines import Engine, NumpyEngine
 from course_lib.errors import CourseError
 from course_lib.language_model import init
-from course_lib.text import CharTokenizer
 
 
 class Task(Protocol):
@@ -33,7 +32,13 @@ class Task(Protocol):
         """The (tokens, targets) of pass ``number`` over the data, the same each time they are asked for."""
 
     def count(self, targets: Any) -> int:
-        """How many tokens are predicted in a batch."""
+        """How many tokens are predicted in a batch, or texts classified."""
+
+    def measures(self, engine: Any) -> dict[str, float]:
+        """Measures of the held-out part other than nats, each the better the higher, by the weights that the engine judges.
+
+        Those that cost little, and the one that ``config.best_by`` names.
+        """
 
     def save(self, path: Path, params: Any, record: dict, extra: dict[str, np.ndarray]) -> None:
         """Write a checkpoint atomically."""
@@ -44,11 +49,9 @@ class LanguageTask:
 
     def __init__(self, config: Config, saved: checkpoint.Checkpoint | None = None):
         self.config = config
-        corpus = load_corpus(config.data)
-        self.sha256 = corpus.sha256
         self.begun = checkpoint.load(config.start) if config.start and not saved else saved
-        self.tokenizer = self.begun.tokenizer if self.begun else CharTokenizer.from_text(corpus.train)
-        self.train, self.validation = (self.tokenizer.encode(t) for t in (corpus.train, corpus.validation))
+        found = load_tokens(config.data, self.begun.tokenizer if self.begun else None)
+        self.train, self.validation, self.tokenizer, self.sha256 = found
         held_out = f"{len(self.validation):,} held out, V = {self.tokenizer.size}"
         self.sizes = f"{len(self.train):,} characters to train on, {held_out}"
         self.model = {
@@ -77,6 +80,10 @@ class LanguageTask:
         """All of them."""
         return targets.size
 
+    def measures(self, engine: Engine) -> dict[str, float]:
+        """None: a text is measured by its nats."""
+        return {}
+
     def save(self, path: Path, params: Any, record: dict, extra: dict[str, np.ndarray]) -> None:
         """See checkpoint.save."""
         checkpoint.save(path, params, self.tokenizer, self.model, record, extra)
@@ -96,17 +103,19 @@ def load_saved(path: Path) -> Any:
 
     Raises:   CourseError: the reasons of ``archive.read``.
     """
-    if archive.kind_of(path) != archive.TRANSLATOR:
+    kind = archive.kind_of(path)
+    if kind not in (archive.TRANSLATOR, archive.CLASSIFIER):
         return checkpoint.load(path)
-    with torch_needed("a translator", "choose another run"):
-        from course_lib.translator import load
-    return load(path)
+    with torch_needed(f"a {'translator' if kind == archive.TRANSLATOR else 'classifier'}", "choose another run"):
+        from course_lib import classifier_model, translator
+    return translator.load(path) if kind == archive.TRANSLATOR else classifier_model.read(path)
 
 
 def start(config: Config, saved: Any = None) -> Task:
     """The task that a configuration asks for."""
     if config.task == "language":
         return LanguageTask(config, saved)
-    with torch_needed("--task translate", "leave it out"):
+    with torch_needed(f"--task {config.task}", "leave it out"):
+        from course_lib.classifier_task import ClassifierTask
         from course_lib.translation_task import TranslationTask
-    return TranslationTask(config, saved)
+    return TranslationTask(config, saved) if config.task == "translate" else ClassifierTask(config, saved)

@@ -2,7 +2,8 @@
 
 A run folder holds ``last.safetensors`` (all that is needed to go on: what was asked, weights, optimiser, position in the text,
 random state; there from the first moment on), ``history.jsonl`` (one JSON object a line) and ``best.safetensors`` (the weights
-with the lowest validation nats so far). One run at a time is at work in it.
+with the lowest validation nats so far, or the best ones by another measure that was asked for). One run at a time is at work
+in it.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class Trainer:
             self._tell_time(began)
             line = {"step": p.step, "seconds": round(p.seconds, 2), "tokens": p.tokens, "nats": round(loss, 4), "lr": lr}
             if p.fraction(config) * config.looks() >= p.evaluated + 1:
-                line["validation_nats"] = self._evaluate()
+                line |= self._evaluate()
                 self._tell_time(began)
             if self.main and ("validation_nats" in line or p.step % 50 == 1):
                 run_folder.append(self.folder, line)
@@ -159,19 +160,22 @@ class Trainer:
             self.progress.batch, self.progress.passes = 0, self.progress.passes + 1
             self.engine.reset_state()
 
-    def _evaluate(self) -> float:
-        nats, count = self.engine.evaluate(self.task.validation) if self.main else (0.0, 0)
-        nats, count = self.engine.total(nats, count)
+    def _evaluate(self) -> dict[str, float]:
+        """Look at the held-out part, and keep the weights if they are the best so far; what the history says of them."""
+        (nats, count), measures = (0.0, 0), {}
+        if self.main:
+            (nats, count), measures = self.engine.evaluate(self.task.validation), self.task.measures(self.engine)
+        nats, count, score = self.engine.total(nats, count, measures.get(self.config.best_by, 0.0))
         p = self.progress
         if not math.isfinite(nats):
             self._stop("the held-out loss is not finite")
         p.evaluated, p.stale = p.evaluated + 1, p.stale + 1
-        if nats / count < p.best:
-            p.best, p.stale = nats / count, 0
+        found = {f"validation_{name}": value for name, value in ({"nats": nats / count} | measures).items()}
+        if (score, -nats / count) > (p.score, -p.best):  # the lower nats decide between equal scores
+            p.best, p.score, p.stale = nats / count, score, 0
             if self.main:
-                record = self._record() | {"validation_nats": p.best}
-                self.task.save(self.folder / run_folder.BEST, self.engine.averaged, record, {})
-        return round(nats / count, 4)
+                self.task.save(self.folder / run_folder.BEST, self.engine.averaged, self._record() | found, {})
+        return {name: round(value, 4) for name, value in found.items()}
 
     def _record(self) -> dict[str, Any]:
         p, c = self.progress, self.config

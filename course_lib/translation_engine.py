@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from torch import Tensor
 from course_lib.budget import Config
 from course_lib.seq2seq import PAD, shifted, token_loss
 from course_lib.torch_engine import TorchEngine
-from course_lib.translation import Encoded, Source, evaluate
-from course_lib.translator import build
+from course_lib.translation import Encoded, Source, evaluate, translate
+from course_lib.translator import Translator, build
 
 
 class TranslationEngine(TorchEngine):
@@ -49,6 +50,14 @@ class TranslationEngine(TorchEngine):
     def evaluate(self, tokens: Encoded) -> tuple[float, int]:
         """Total nats of the held-out targets, teacher-forced, in float32, and the number of tokens."""
         return self._in_memory(lambda: evaluate(self.judged, tokens))
+
+    def translations(self, translator: Translator, texts: Sequence[str]) -> list[str]:
+        """Greedy translations by the judged weights, without dropout; the translator's own weights are not read."""
+        training = self.judged.training
+        try:
+            return self._in_memory(lambda: [found.text for found in translate(translator, texts, model=self.judged.eval())])
+        finally:
+            self.judged.train(training)
 
     def _sizes(self) -> str:
         c: Any = self.config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ import numpy as np
 from torch import Tensor
 
 from course_lib import bodies, dates, metrics
-from course_lib.budget import Config
+from course_lib.budget import MEASURES, Config
 from course_lib.engines import Engine
 from course_lib.errors import CourseError
 from course_lib.pairs import Pairs, ParallelCorpus, load_pairs
 from course_lib.seq2seq import PAD, Seq2Seq
 from course_lib.summaries import load_summaries
-from course_lib.translation import NUMBERED, Source, batches, encode, evaluate, translate
+from course_lib.translation import NUMBERED, TOO_LONG, Source, batches, encode, evaluate, translate
 from course_lib.translation_engine import TranslationEngine
 from course_lib.translator import Translator, save
 from course_lib.units import UnitTokenizer
@@ -27,6 +27,7 @@ DATES_VALIDATED = 2_000
 REFUSED = 0.12  # of the drawn pairs: sources that are no date
 LONGEST_DATE = [60, 11]  # tokens of the sources, about, and of the targets with their end
 DATES_SCORED = 200  # of each locale, by ``score``
+MEASURED = 500  # held-out pairs translated at an evaluation, at most
 ONE_WAY = {"dates": "what people write to ISO 8601", "summaries": "sentence to name", "bodies": "code to sentence"}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -36,6 +37,8 @@ class TranslationTask:
 
     def __init__(self, config: Config, saved: Translator | None = None):
         self.config, self.saved = config, saved
+        if config.best_by not in (known := measured_by(config.data)):
+            raise CourseError(f"--best-by {config.best_by}: --data {config.data} is measured by {', '.join(known)}; choose one")
         corpus = load_corpus(config)
         self.sha256 = corpus.sha256
         units = config.units or ("characters" if config.data == "dates" else "words")
@@ -50,9 +53,8 @@ class TranslationTask:
             self.source = self.target = replace(both, tokens=(*both.tokens, *NUMBERED))
         else:
             self.source, self.target = (UnitTokenizer.from_texts(side, units, least, lowercase=True) for side in corpus.train)
-        self.train, self.validation = (
-            encode(part, self.source, self.target) for part in (corpus.train, corpus.validation)
-        )
+        self.held_out = corpus.validation
+        self.train, self.validation = (encode(part, self.source, self.target) for part in (corpus.train, corpus.validation))
         model = Seq2Seq(  # its configuration is wanted, the engine makes the weights by the seed
             self.source.size, self.target.size, config.embedding, config.hidden, config.layers, config.attention,
             dropout=config.dropout,
@@ -81,6 +83,18 @@ class TranslationTask:
     def count(self, targets: Tensor) -> int:
         """Those that are not padding."""
         return int((targets != PAD).sum())
+
+    def measures(self, engine: TranslationEngine) -> dict[str, float]:
+        """If ``config.best_by`` is not nats: of the greedy translations of up to 500 held-out pairs, from all over them."""
+        if self.config.best_by == "nats":
+            return {}
+        translator = Translator({}, self.source, self.target, self.model, {}, {})
+        longest = TOO_LONG * self.model["longest"][0]
+        places = [n for n, tokens in enumerate(self.validation.source) if len(tokens) <= longest]  # others are refused
+        some = [places[k * len(places) // MEASURED] for k in range(MEASURED)] if len(places) > MEASURED else places
+        source, target = ([side[n] for n in some] for side in self.held_out)
+        found = measures(self.config.data, engine.translations(translator, source), target, self.target)
+        return {name: found[name] for name in MEASURES["translate"] if name in found}
 
     def save(self, path: Path, params: Any, record: dict, extra: dict[str, np.ndarray]) -> None:
         """See translator.save; the record also says which way the pairs were read."""
@@ -128,14 +142,24 @@ def score(found: Translator, config: Config, split: str) -> dict[str, Any]:
     model = found.model()
     nats, tokens = evaluate(model, encode(part, found.source, found.target))
     written = [best.text for best in translate(found, part.source, model=model)]
-    references = [found.target.join(found.target.split(text)) for text in part.target]
-    result = {"nats": nats / tokens, "perplexity": metrics.perplexity(nats / tokens), "tokens": tokens}
-    result |= {"pairs": len(written), "exact_match": metrics.exact_match(written, references)}
-    if config.data == "summaries":
-        result["token_f1"] = metrics.token_f1(written, references)
-    if config.data == "bodies":
-        result["token_f1"] = bodies.word_f1(written, references)
-    if config.data not in ("summaries", "dates"):
-        measure = metrics.bleu(written, part.target, lowercase=True)
-        result |= {"bleu": measure.score, "signature": measure.signature}
+    result = {"nats": nats / tokens, "perplexity": metrics.perplexity(nats / tokens), "tokens": tokens, "pairs": len(written)}
+    result |= measures(config.data, written, part.target, found.target)
     return result | {"data": config.data, "split": split, "data_sha256": sha256}
+
+
+def measured_by(data: str) -> list[str]:
+    """The measures that say something of these data: one word has no BLEU, and a date is right or wrong."""
+    none = {"dates": {"bleu", "token_f1"}, "summaries": {"bleu"}, "bodies": set()}.get(data, {"token_f1"})
+    return [name for name in MEASURES["translate"] if name not in none]
+
+
+def measures(data: str, written: Sequence[str], targets: Sequence[str], units: UnitTokenizer) -> dict[str, Any]:
+    """Exact match, token F1, BLEU with its signature: those of ``measured_by``, of translations against their references."""
+    references, known = [units.join(units.split(text)) for text in targets], measured_by(data)
+    result: dict[str, Any] = {"exact_match": metrics.exact_match(written, references)}
+    if "token_f1" in known:
+        result["token_f1"] = (bodies.word_f1 if data == "bodies" else metrics.token_f1)(written, references)
+    if "bleu" in known:
+        measure = metrics.bleu(written, targets, lowercase=True)
+        result |= {"bleu": measure.score, "signature": measure.signature}
+    return result

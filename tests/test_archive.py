@@ -68,7 +68,11 @@ def test_another_kind_is_named_with_its_use(tmp_path, kind):
     assert archive.read(path, kind)[0]["format"] == archive.kind_of(path) == kind
     for other in archive.USES.keys() - {kind}:
         assert refusal(path, other) == f"{path} holds a {kind.removeprefix('course_lib ')}: {archive.USES[kind]}"
-    assert [use.partition("`")[2].split("`")[0] for use in archive.USES.values()] == ["course generate", "course translate", ""]
+    assert [use.partition("`")[2].split("`")[0] for use in archive.USES.values()] == [
+        "course generate",
+        "course translate",
+        "course classify",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["something else", None, 7, ["course_lib translator"], {"a": 1}])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from course_lib import archive
 from course_lib.cells import LSTMParams
-from course_lib.classifier_model import Examples, SequenceClassifier, check_examples, load, save
+from course_lib.classifier_model import Classifier, Examples, SequenceClassifier, check_examples, load, read, save, write
 from course_lib.errors import CourseError
 from course_lib.stacked import stacked_forward, zero_state
 from course_lib.text import CharTokenizer
@@ -214,3 +215,59 @@ def test_files_that_cannot_be_read(tmp_path):
             load(path)
     with pytest.raises(CourseError, match="cannot write"):
         save(tmp_path / "no" / "m", model, CharTokenizer("abc"), "wxyz")
+
+
+def kept(**changes):
+    model = SequenceClassifier(V, E, (6,), C)
+    params = {name: p.detach().numpy() for name, p in model.params().items()}
+    return Classifier(params, CharTokenizer("abcdefghi"), tuple("wxyz"), model.config, "names", {"seed": 3}, {})._replace(
+        **changes
+    )
+
+
+def test_the_state_of_a_run_goes_along_and_load_reads_the_same_file(tmp_path):
+    path, extra = tmp_path / "best.safetensors", {"m.linear.bias": np.arange(4.0), "random": np.arange(3, dtype=np.uint8)}
+    whole = kept(extra=extra)
+    write(path, whole)
+    found = read(tmp_path)
+    assert found[1:3] == whole[1:3]
+    assert (found.prepare, found.record) == ("names", {"seed": 3})
+    assert SequenceClassifier(**found.config).config == {**whole.config, "hidden_sizes": (6,)}
+    for mine, theirs in ((found.params, whole.params), (found.extra, extra)):
+        assert mine.keys() == theirs.keys()
+        assert all(np.array_equal(mine[name], theirs[name]) and mine[name].dtype == theirs[name].dtype for name in mine)
+    model, tokenizer, names = load(path)
+    assert (tokenizer, names) == whole[1:3]
+    assert all(np.array_equal(p.detach().numpy(), whole.params[name]) for name, p in model.params().items())
+    assert not found.model().training
+
+
+def test_a_file_of_before_is_read(tmp_path):
+    """Weights, sizes, tokenizer and names alone."""
+    path, whole = tmp_path / "m.safetensors", kept()
+    header = {"config": whole.config, "tokenizer": whole.tokenizer.to_config(), "names": list(whole.names)}
+    archive.write(path, archive.CLASSIFIER, header, whole.params)
+    found = read(path)
+    assert (found.prepare, found.record, found.extra) == ("as they are", {}, {})
+    assert found.prepared(" A  b(c)") == " A  b(c)"
+    assert load(path)[2] == whole.names
+
+
+def test_how_texts_are_prepared():
+    text = "  Cafe\u0301  NOIR (x)"
+    wanted = {"as they are": text, "cleaned": "Caf\xe9 NOIR (x)", "names": "caf\xe9 noir"}
+    assert {name: kept(prepare=name).prepared(text) for name in wanted} == wanted
+
+
+def test_another_preparation_or_another_kind_is_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    write(path, kept(prepare="boiled"))
+    with pytest.raises(
+        CourseError, match=r"is not a whole classifier of this course \(it does not say how its texts were prep"
+    ):
+        read(path)
+    archive.write(path, archive.TRANSLATOR, {}, {})
+    with pytest.raises(CourseError, match=r"m.safetensors holds a translator: use `course translate` or `course eval`$"):
+        read(path)
+    with pytest.raises(ValueError, match="names: expected 4, one for each class, got 2"):
+        write(path, kept(names=("x", "y")))

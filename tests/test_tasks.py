@@ -46,6 +46,7 @@ def test_a_language_task_walks_along_the_text(text):
             assert np.array_equal(tokens, same)
             assert np.array_equal(tokens[1:], targets[:-1])
             assert task.count(targets) == targets.size
+    assert task.measures(task.engine(np.random.default_rng(0))) == {}
     read = np.concatenate([tokens for tokens, _ in passes[0]])
     assert np.array_equal(read.T.ravel(), task.train[: read.size])
 
@@ -84,9 +85,10 @@ def test_too_little_text_is_refused_at_once(text):
 
 
 def test_without_torch_one_line_says_what_needs_it(text, tmp_path, monkeypatch):
-    path = tmp_path / "t.safetensors"
+    path, classifier = tmp_path / "t.safetensors", tmp_path / "c.safetensors"
     archive.write(path, archive.TRANSLATOR, {}, {})
-    for name in ("torch_engine", "translation_task", "translator"):
+    archive.write(classifier, archive.CLASSIFIER, {}, {})
+    for name in ("torch_engine", "translation_task", "translator", "classifier_task", "classifier_model"):
         monkeypatch.delitem(sys.modules, f"course_lib.{name}", raising=False)
         monkeypatch.delattr(f"course_lib.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -97,7 +99,9 @@ def test_without_torch_one_line_says_what_needs_it(text, tmp_path, monkeypatch):
             "--engine torch cannot import PyTorch (",
         ),
         (lambda: tasks.start(config(engine="torch", task="translate")), "--task translate cannot import PyTorch ("),
+        (lambda: tasks.start(config(engine="torch", task="classify")), "--task classify cannot import PyTorch ("),
         (lambda: tasks.load_saved(path), "a translator cannot import PyTorch ("),
+        (lambda: tasks.load_saved(classifier), "a classifier cannot import PyTorch ("),
     ):
         with pytest.raises(CourseError) as caught:
             work()
@@ -120,7 +124,7 @@ def test_a_saved_model_is_loaded_by_its_kind(tmp_path):
     assert isinstance(tasks.load_saved(language), checkpoint.Checkpoint)
     other = tmp_path / "c.safetensors"
     archive.write(other, archive.CLASSIFIER, {}, {})
-    with pytest.raises(CourseError, match=r"holds a sequence classifier: load it with classifier.load$"):
+    with pytest.raises(CourseError, match=r"is not a whole classifier of this course"):
         tasks.load_saved(other)
     for content in (b"", b"no checkpoint"):
         other.write_bytes(content)

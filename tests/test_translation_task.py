@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import archive, checkpoint, dates, tasks, translation, translation_task, translator
+from course_lib import archive, checkpoint, dates, metrics, tasks, translation, translation_task, translator
 from course_lib.budget import Config
 from course_lib.errors import CourseError
 from course_lib.pairs import Pairs, ParallelCorpus, load_pairs
@@ -252,6 +252,9 @@ def test_a_model_alone_or_another_model_is_no_run(file):
         ({"data": "untabbed.txt"}, "line 1 of 'untabbed.txt' has no TAB"),
         ({"data": "short.tsv"}, "has 50 different pairs and at least 100 are needed; add some"),
         ({"min_count": 10**6}, "none of the words of the texts occurs 1000000 times; use more text"),
+        ({"best_by": "token_f1"}, "--best-by token_f1: --data mine.tsv is measured by nats, exact_match, bleu; choose one"),
+        ({"best_by": "bleu", "data": "dates"}, "--best-by bleu: --data dates is measured by nats, exact_match; choose one"),
+        ({"best_by": "bleu", "data": "summaries"}, "--data summaries is measured by nats, exact_match, token_f1; choose"),
     ],
 )
 def test_data_that_cannot_be_learned_from_is_refused_before_anything_is_written(file, changes, message):
@@ -274,7 +277,11 @@ def test_data_that_cannot_be_learned_from_is_refused_before_anything_is_written(
         ({"min_count": 0}, "min_count: expected at least 1, got 0"),
         ({"teacher_forcing": 1.5}, r"teacher_forcing: expected a number in \[0, 1\], got 1.5"),
         ({"smoothing": 1.0}, r"smoothing: expected a number in \[0, 1\), got 1.0"),
-        ({"task": "summarise"}, "task: expected language or translate, got summarise"),
+        ({"task": "summarise"}, "task: expected language, translate or classify, got summarise"),
+        (
+            {"best_by": "accuracy"},
+            "best_by: expected nats or exact_match or token_f1 or bleu with --task translate, got accuracy",
+        ),
         ({"task": "language", "target": "b.txt"}, "target: expected nothing without --task translate, got b.txt"),
     ],
 )
@@ -328,3 +335,75 @@ def test_a_score_is_of_the_true_text_and_of_what_is_written(file):
     assert "token_f1" not in result
     perfect = translation_task.score(found, config(reverse=True), "train")
     assert perfect["data_sha256"] != corpus.sha256, "the other direction is other data"
+
+
+# the best by another measure than nats
+
+
+def test_the_best_weights_by_what_the_translations_are_worth(file, monkeypatch):
+    """Every evaluation's measures are recomputed from the weights it saw; the best of them are what is kept."""
+    monkeypatch.setattr(translation_task, "MEASURED", 3)
+    asked = config(steps=60, lr=0.03, evaluations=12, best_by="bleu", average=0.5, dropout=0.2)
+    trainer, seen = Trainer(asked, Path("run")), []
+    held_out = load_pairs("mine.tsv").validation
+    assert len(held_out.source) == 10
+
+    def look(progress, line):
+        if "validation_nats" in line:
+            seen.append((dict(line), trainer.engine.averaged))
+        assert trainer.engine.judged is not trainer.engine.model
+        assert trainer.engine.model.training
+
+    trainer.run(look)
+    some = [0, 3, 6]  # of ten, from all over them
+    expected = []
+    for line, weights in seen:
+        found = translator.load("run")._replace(params=weights)
+        written = [t.text for t in translation.translate(found, [held_out.source[n] for n in some])]
+        targets = [held_out.target[n] for n in some]
+        bleu = metrics.bleu(written, targets, lowercase=True).score
+        assert line["validation_bleu"] == pytest.approx(bleu, abs=1e-4)
+        assert line["validation_exact_match"] == pytest.approx(
+            np.mean([a == b for a, b in zip(written, targets, strict=True)]), abs=1e-4
+        )
+        expected.append(bleu)
+    assert len(set(expected)) > 2
+    ranks = [(line["validation_bleu"], -line["validation_nats"]) for line, _ in seen]
+    best = ranks.index(max(ranks))
+    record = translator.load("run").record
+    assert record["steps"] == seen[best][0]["step"]
+    assert (trainer.progress.score, record["validation_bleu"]) == (pytest.approx(max(expected)),) * 2
+    assert record["validation_nats"] == trainer.progress.best == pytest.approx(seen[best][0]["validation_nats"], abs=1e-4)
+
+
+def test_without_another_measure_nothing_is_translated(file, monkeypatch):
+    monkeypatch.setattr(translation_task.TranslationEngine, "translations", None)
+    Trainer(config(steps=5), Path("run")).run()
+    assert not [line for line in history("run") if "validation_exact_match" in dict(line)]
+
+
+def test_translating_between_the_steps_changes_none_of_them(file):
+    """Dropout and random numbers are as they were: the same weights as with nats, also after a stop."""
+    for name in ("nats", "exact_match"):
+        Trainer(config(best_by=name, dropout=0.3), Path(name)).run()
+    nats, other = state("nats"), state("exact_match")
+    for found in (nats, other):
+        del found["record"]
+    assert nats == other
+    stop_at(Trainer(config(best_by="exact_match", dropout=0.3), Path("stopped")), 9)
+    Trainer.resume(Path("stopped")).run()
+    for name in ("last", "best"):
+        assert state("stopped", name) == state("exact_match", name)
+    assert history("stopped") == history("exact_match")
+
+
+def test_a_source_too_long_to_be_translated_does_not_stop_the_run(file):
+    trainer = Trainer(config(best_by="exact_match", steps=1), Path("run"))
+    task, longest = trainer.task, trainer.task.model["longest"][0]
+    texts = [" ".join(["eins"] * (2 * longest + extra)) for extra in (0, 1)]
+    task.held_out = Pairs((*texts, "eins zwei"), ("one two three four", "one", "four three two one"))
+    task.validation = translation.encode(task.held_out, task.source, task.target)
+    given = []
+    trainer.engine.translations = lambda _, texts: given.extend(texts) or list(task.held_out.target[::2])
+    assert task.measures(trainer.engine) == {"exact_match": 1.0, "bleu": pytest.approx(100)}
+    assert given == [texts[0], "eins zwei"]
