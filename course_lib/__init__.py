@@ -11,8 +11,9 @@
     rank 6   language_model  lstm_book  jacobian_book  torch_stack
     rank 7   checkpoint  plotting  variant_book  torch_book  window_book  conversion_book  classifier_book  torch_lstm
     rank 7   attention_book  beam_book  sampling_book  scaling_book  torch_scan  probes
-    rank 8   clamping  portraits  widgets  writing  doctor  diagrams  exercises  engines  torch_model  classifier_model  seq2seq
-    rank 9   torch_engine  classifier  translator
+    rank 8   clamping  portraits  sampling_plots  writing  doctor  diagrams  exercises  engines  torch_model  seq2seq
+    rank 8   classifier_model
+    rank 9   torch_engine  classifier  translator  widgets
     rank 10  translation  classifier_engine
     rank 11  translation_engine  classifier_task
     rank 12  translation_task
