@@ -151,8 +151,8 @@ def test_two_processes_take_the_steps_of_one_and_stop_together(file):
     course, rng = Path(sys.executable).parent / "course", np.random.default_rng(0)
     guesses = (f"{line.split()[0]}\t{rng.choice(NAMES)}\n" for line in lines().splitlines())
     file.write_text("".join(guesses), encoding="utf-8")  # nothing to learn but by heart: no look is better for long
-    sizes = ("--hidden", 8, "--batch-size", 23, "--steps", 30, "--lr", 0.05, "--evaluations", 30, "--seed", 3, "--device", "cpu")
-    options = ("--data", "mine.tsv", "--task", "classify", *sizes, "--best-by", "accuracy", "--patience", 6)
+    sizes = ("--hidden", 8, "--batch-size", 23, "--steps", 30, "--lr", 0.05, "--evaluations", 30, "--seed", 3)
+    options = ("--data", "mine.tsv", "--task", "classify", *sizes, "--device", "cpu", "--best-by", "accuracy", "--patience", 6)
     for processes in (1, 2):
         launch = ("--no-python", course, "train", *options, "--out", f"run{processes}")
         run = torchrun(*launch, folder=Path.cwd(), processes=processes)
@@ -242,7 +242,7 @@ def test_patience_counts_by_the_measure_that_was_asked_for(file, monkeypatch, by
 
 
 def test_a_score_is_of_the_part_that_is_asked_for(file):
-    Trainer(config(steps=60, lr=0.03), Path("run")).run()
+    Trainer(config(steps=8, lr=0.03), Path("run")).run()  # not many: it is to make mistakes
     found, corpus = classifier_model.read("run"), load_labelled("mine.tsv")
     for split in ("train", "validation", "test"):
         part = getattr(corpus, split)
@@ -250,7 +250,7 @@ def test_a_score_is_of_the_part_that_is_asked_for(file):
         p = classifier.predict(found.model(), list(part.texts), found.tokenizer)
         guesses = p.argmax(1)
         assert result["nats"] == pytest.approx(-np.log(p[np.arange(len(p)), part.labels]).mean())
-        assert result["accuracy"] == np.mean(guesses == part.labels)
+        assert result["accuracy"] == np.mean(guesses == part.labels) < 0.95
         for y, name in enumerate(NAMES):
             of_class = [guess == y for guess, label in zip(guesses, part.labels, strict=True) if label == y]
             assert result["recall"][name] == pytest.approx(np.mean(of_class))

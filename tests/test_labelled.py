@@ -45,6 +45,8 @@ def test_added_lines_move_no_text():
     before, after = split_labelled("a", rows(400)), split_labelled("a", [*rows(300, seed=5), *rows(400)])
     for small, large in zip(before[:3], after[:3], strict=True):
         assert set(small.texts) <= set(large.texts)
+    sides = [labelled._side(text) for text in "abcdefghijklmnop"]
+    assert sides == [0, 0, 2, 1, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 1], "a run can be resumed with any version of the course"
 
 
 def test_texts_that_say_the_same_are_on_one_side():
