@@ -42,7 +42,6 @@ def circle():
         ({"only": "bd", "filters": [top_k(1)]}, "b" + "b" * 7, "length"),  # neither follows b: of equals, the first
         ({"match": "[bcd]+", "stop": ["d"]}, "bc", "stop"),
     ],
-    ids=str,
 )
 def test_why_it_stops(circle, options, text, stopped):
     (found,) = continue_text(circle, "a", 8, **options)
