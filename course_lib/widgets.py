@@ -79,7 +79,7 @@ class SamplingExplorer:
         own, kept = self.log_probs[self.behind.value - 1], self.filtered() > -np.inf
         share = np.exp(own[kept]).sum() / np.exp(own).sum()
         read = "".join(map(visible, self.text[: self.behind.value]))[-30:]
-        return f"behind {read}: {kept.sum()} of {len(kept)} tokens are kept, with {share:.2f} of the model's probability"
+        return f"behind {read}: {kept.sum()} of {len(kept)} tokens are kept, {share:.2f} of the probability"
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """For ``display``: the widget, and the picture for those who cannot show one."""
@@ -109,7 +109,7 @@ class SamplingExplorer:
         self._axes.set_xticklabels([visible(self.names[token]) for token in best])
         self._axes.set_ylim(0, 1.05 * max(own.max(), left.max()))
         self.line.value = self.said()
-        self._axes.set_title(self.said(), fontsize=10)
+        self._axes.set_title(self.said(), loc="left", fontsize=9.5, fontweight="bold")
         page = io.BytesIO()
         self._figure.canvas.print_png(page)
         self.image.value = page.getvalue()
