@@ -55,8 +55,8 @@ def test_the_tokens_kept_are_counted_along_the_text() -> None:
     def cut(log_probs):
         return np.where(log_probs > np.log(0.15), log_probs, -np.inf)
 
-    ax = sampling_plots.kept_along(TEXT, LOG_PROBS, {"two": top_k(2), "likely": cut}, "conclusion")
-    two, likely = (line.get_ydata() for line in ax.lines)
-    assert list(two) == [2] * len(TEXT)
+    ax = sampling_plots.kept_along(TEXT, LOG_PROBS, {"two": top_k(2), "likely": cut, "all": temperature(1)}, "conclusion")
+    two, likely, whole = (line.get_ydata() for line in ax.lines)
+    assert LOG_PROBS.min() < -5 and list(two) == [2] * len(TEXT) and list(whole) == [len(NAMES)] * len(TEXT)
     assert list(likely) == [sum(p > 0.15 for p in np.exp(row)) for row in LOG_PROBS]
     assert ax.get_yscale() == "log" and [label.get_text() for label in ax.get_xticklabels()] == list("ab␣c↵ba")
