@@ -134,7 +134,7 @@ def test_only_and_match(generate):
     assert set(found["text"]) <= set("aeiou \n")
     for found in objects(generate("\n", *SEED, "--samples", 8, "--json", "--match", r"[A-Z]+:\n(?:[A-Z][a-z ',]+[.!?]\n)")):
         whole = re.fullmatch(r"[A-Z]+:\n(?:[A-Z][a-z ',]+[.!?]\n)", found["text"])
-        assert found["stopped"] == ("match" if whole else "length")
+        assert found["stopped"] in (("match", "length") if whole else ("length",)), "a match may use up the length"
     (nothing,) = objects(generate("ROMEO", *SEED, "--json", "--match", ""))
     assert (nothing["text"], nothing["nats_per_character"], nothing["stopped"]) == ("", None, "match")
 
