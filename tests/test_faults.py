@@ -562,8 +562,9 @@ def test_a_hostile_file_costs_no_memory_and_is_refused_in_one_line(kept):
     assert more < 200_000, f"{more} kB more than for a whole file"
     assert len(said) == len(names)
     accepted = [name for name, message in zip(names, said.values(), strict=True) if message is None]
-    assert not accepted
-    for name, message in zip(names, said.values(), strict=True):
+    of_before = {"without prepare", "without record"} if kind == archive.CLASSIFIER else set()  # files that lesson 08 wrote
+    assert set(accepted) == of_before
+    for name, message in ((name, said) for name, said in zip(names, said.values(), strict=True) if name not in of_before):
         assert message.isprintable(), name
         assert len(message) < 500 + 2 * len(str(path)), name
         assert "llocate" not in message and "Memory" not in message, (name, message)
