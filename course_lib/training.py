@@ -178,7 +178,7 @@ class Trainer:
         return {name: round(value, 4) for name, value in found.items()}
 
     def _record(self) -> dict[str, Any]:
-        p, c = self.progress, self.config
+        p, c, params = self.progress, self.config, self.params
         return {
             "data": c.data,
             "data_sha256": self.task.sha256,
@@ -188,7 +188,7 @@ class Trainer:
             "seconds": round(p.seconds, 1),
             "steps": p.step,
             "tokens": p.tokens,
-            "parameters": sum(array.size for array in leaves(self.params)),
+            "parameters": sum(array.size for array in leaves(params)) - (params.W_out.size if c.tie else 0),  # tied: one of two
         }
 
     def _stop(self, what: str) -> None:
