@@ -57,7 +57,8 @@ def run_stack(
     if backend == "triton" and (reason := why_not(x, state.h.shape[2])):
         warnings.warn(f"{reason}; 'fused' is used instead", stacklevel=3)
         backend = "fused"
-    run, states, finals = RUNNERS.get(backend, _delegate_one), iter(zip(*state, strict=True)), []
+    run = _delegate_one if backend == "cudnn" else RUNNERS[backend]
+    states, finals = iter(zip(*state, strict=True)), []
     for depth, layer in enumerate(layers):
         if depth:
             x = drop(x, dropout, held)

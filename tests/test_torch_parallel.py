@@ -36,7 +36,8 @@ if rank == 0:
 
 def gradients(steps=3, **options):
     """Loss, norm, gradients and carried state after some steps of a language model in float64, all of the joint batch."""
-    config = Config("x", hidden=6, embedding=4, batch_size=N, window=T, steps=9, engine="torch", device="cpu", clip=1e9, **options)
+    sizes = {"hidden": 6, "embedding": 4, "batch_size": N, "window": T, "steps": 9}
+    config = Config("x", **sizes, engine="torch", device="cpu", clip=1e9, **options)
     params = map_tree(lambda a: a + 0.05, language_model.init(V, 4, 6, 2, "lstm", 1, np.float64))
     engine, rng = TorchEngine(config, params), np.random.default_rng(0)
     for _ in range(steps):
@@ -88,7 +89,7 @@ def finish(run):
 
 
 def test_a_run_of_two_processes(tmp_path):
-    """It ends with the weights of one process; stopped by SIGTERM, or killed, and resumed, with the bits of an undisturbed one."""
+    """It ends with the weights of one process; stopped or killed, and resumed, with the bits of an undisturbed one."""
     (tmp_path / "mine.txt").write_text(TEXT, encoding="utf-8")
     output = finish(train("--steps", 24, "--out", "two", folder=tmp_path))
     assert output.count("best held-out") == 1, "only one of them talks"
