@@ -9,6 +9,7 @@ its number (RANK) and how many there are (WORLD_SIZE); with one process nothing 
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ class Group:
             torch.cuda.set_device(self.device)
         if self.size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            atexit.register(dist.destroy_process_group)  # threads of gloo left running abort the process now and then
 
     def share(self, count: int) -> np.ndarray:
         """Which of so many streams are this process's: consecutive ones, as many as for the others or one fewer."""
