@@ -4,6 +4,7 @@
     rank 1   text  downloads  embedded  layers  gradcheck  optim  filters  metrics  ngram  budget  weights  diagnosis
     rank 1   roofline  archive  attention_by_hand  date_forms  poems  novelty  code_judge  association  text_properties
     rank 2   constraints  cells  datasets  progress  languages  ngram_classifier  decoding  units  dates  run_folder
+    rank 2   workspace
     rank 3   unroll  caches  variants  jacobians  exercise_book  tensor_call  torch_sequence  torch_triton  torch_tokens
     rank 3   attention  pairs  torch_dropout  torch_parallel
     rank 4   sequence  torch_kernels  summaries  labelled

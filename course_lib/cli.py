@@ -1,4 +1,4 @@
-"""The ``course`` command: doctor, data, train, eval, generate, chat, translate, classify.
+"""The ``course`` command: doctor, lessons, data, train, eval, generate, chat, translate, classify.
 
 Each imports what it needs: ``--help`` is instant. A mistake of the user's ends in one line on standard error, ``error: what,
 and what to do``, and exit status 2.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -68,7 +69,7 @@ def _fail(message: str) -> None:
 
 @app.callback(invoke_without_command=True)
 def root(context: typer.Context) -> None:
-    """From RNN to LSTM: check the set-up, fetch data, train, evaluate, generate, chat, translate, classify."""
+    """From RNN to LSTM: check the set-up, lay out lessons, fetch data, train, evaluate, generate, chat, translate, classify."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -90,6 +91,15 @@ def doctor() -> None:
         broken += finding.level == "broken"
     print(f"{broken} broken: do what the lines with ✗ say" if broken else "All is well.")
     raise typer.Exit(1 if broken else 0)
+
+
+@app.command()
+def lessons(folder: Annotated[Path | None, typer.Argument(help="Where to; none: work/ in the checkout.")] = None) -> None:
+    """Lay copies of the lessons to work in, or bring them up to date; what you edited is never overwritten."""
+    from course_lib.workspace import update
+
+    for line in update(folder):
+        print(line)
 
 
 @data_app.command("list")

@@ -10,10 +10,12 @@ from pathlib import Path
 import lesson_rules
 import nbformat
 import pytest
-from lesson_rules import RULES, Lesson
+from lesson_rules import Lesson
 from nbformat import NotebookNode
+from speaker_notes import speaker_notes
 from tiny_lesson import NOTEBOOKS, build_tiny, builder, load, read
 
+RULES = [*lesson_rules.RULES, speaker_notes]
 SOURCES = sorted((NOTEBOOKS / "src").glob("*.md"))
 
 every_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
@@ -114,6 +116,12 @@ def long_median(lesson: Lesson) -> None:
 
 def same_check(lesson: Lesson) -> None:
     cell(lesson, "not written", "instructor").outputs = cell(lesson, "not written").outputs
+
+
+def over_budget(lesson: Lesson) -> None:
+    lesson.name = "00_start_here"  # which may take ten minutes
+    replacer("2 min", "9 min", "instructor", "It goes on")(lesson)
+    replacer("5 minutes", "12 minutes")(lesson)
 
 
 def print_text(text: str):
@@ -217,6 +225,18 @@ VIOLATIONS = {
         derive("assert True  # (99.10)"),
         derive("x = 1  # (99.1)\nprint('assert')"),
         lambda lesson: lesson.editions["en"].cells.extend(reversed(derivation("assert True  # (99.1)"))),
+    ],
+    "speaker_notes": [
+        drop_where("It goes on", "instructor"),
+        lambda lesson: lesson.editions["instructor"].cells.append(say("**1 min · core.** More.", tags=["instructor"])),
+        replacer("2 min · core", "3 min · core", "instructor", where="It goes on"),
+        replacer("2 min · core", "2 min · vital", "instructor", where="It goes on"),
+        replacer("**2 min · core.** ", "", "instructor", where="Ask what"),
+        replacer("**Ask:**", "Ask:", "instructor"),
+        replacer("**Usual wrong answer:**", "**Wrong:**", "instructor"),
+        replacer("**If skipped:**", "Then", "instructor"),
+        replacer("and 2 for", "and 3 for"),
+        over_budget,
     ],
 }
 

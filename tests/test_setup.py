@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 REQUIREMENTS = PROJECT["dependencies"] + EXTRAS["dev"] + EXTRAS["keras"]
-TARGETS = ["help", "setup", "lab", "test", "lessons", "lint", "bench", "mutants", "test-gpu"]
+TARGETS = ["help", "setup", "lab", "test", "lessons", "site", "slides", "lint", "bench", "mutants", "test-browser", "test-gpu"]
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
 
@@ -73,7 +73,7 @@ def test_every_target_can_be_made(target):
 @needs_make
 def test_lab_opens_the_first_lesson_with_a_token_and_passes_options():
     command = make("-n", "lab", "LAB_ARGS=--port 9999").stdout.splitlines()[-1]
-    assert "jupyterlab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb" in command
+    assert "jupyterlab --LabApp.default_url=/lab/tree/work/00_start_here.ipynb" in command
     assert command.endswith(" --port 9999")
     assert "token" not in command
     assert "password" not in command

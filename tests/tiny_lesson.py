@@ -33,7 +33,7 @@ kernelspec:
 |---|---|
 | **Promise** | You will see a line. |
 | **Prerequisites** | none |
-| **Time** | 5 minutes |
+| **Time** | 5 minutes, and 2 for the exercises |
 | **Hardware** | any |
 
 +++ {"tags": ["lang-zh"]}
@@ -44,7 +44,23 @@ kernelspec:
 
 +++ {"tags": ["instructor"], "slideshow": {"slide_type": "notes"}}
 
-Ask what a line is.
+**2 min · core.** Ask what a line is.
+
++++ {"tags": ["lang-en"]}
+
+## A line
+
++++ {"tags": ["lang-zh"]}
+
+## 直线
+
++++ {"tags": ["instructor"], "slideshow": {"slide_type": "notes"}}
+
+**2 min · core.** It goes on.
+
+**Ask:** "Where does it end?"
+
+**Usual wrong answer:** at the frame; the frame cuts it.
 
 ```{code-cell} ipython3
 import matplotlib.pyplot as plt
@@ -126,6 +142,10 @@ A line rises.
 ## 局限
 
 ## 出处
+
++++ {"tags": ["instructor"], "slideshow": {"slide_type": "notes"}}
+
+**1 min · optional.** It rose. **If skipped:** say so.
 """.replace("FILLER", "\n\n".join(f"```{{code-cell}} ipython3\nstep = {n}\n```" for n in range(27)))
 
 
