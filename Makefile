@@ -57,7 +57,7 @@ setup: ## make .venv and install everything; run it again to repair or update
 	    elif ! "$$py" -c 'import ensurepip, venv' 2>/dev/null; then \
 	        echo "error: $$py has no venv module; install it (Debian: apt install python3-venv)" >&2; exit 1; \
 	    fi; \
-	    echo "Installing the course into $(VENV): some minutes and about 1.5 GB, once."; \
+	    echo "Installing the course into $(VENV): some minutes and about 2.3 GB, once."; \
 	    rm -f $(STAMP); \
 	    "$$py" -m venv --clear $(VENV); \
 	fi; \
