@@ -1,4 +1,4 @@
-"""The ``course`` command: doctor, lessons, data, train, eval, generate, chat, translate, classify.
+"""The ``course`` command: doctor, lessons, data, train, eval, generate, chat, translate, classify, grade.
 
 Each imports what it needs: ``--help`` is instant. A mistake of the user's ends in one line on standard error, ``error: what,
 and what to do``, and exit status 2.
@@ -16,6 +16,7 @@ import typer
 from course_lib.cli_chat import chat
 from course_lib.cli_classify import classify
 from course_lib.cli_generate import generate
+from course_lib.cli_grade import grade
 from course_lib.cli_models import evaluate_checkpoint, translate
 from course_lib.cli_train import train
 from course_lib.errors import CourseError
@@ -69,7 +70,7 @@ def _fail(message: str) -> None:
 
 @app.callback(invoke_without_command=True)
 def root(context: typer.Context) -> None:
-    """From RNN to LSTM: check the set-up, lay out lessons, fetch data, train, evaluate, generate, chat, translate, classify."""
+    """From RNN to LSTM: check the set-up, get lessons and data, train, evaluate, generate, chat, translate, classify, grade."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -137,3 +138,4 @@ app.command()(generate)
 app.command()(chat)
 app.command()(translate)
 app.command()(classify)
+app.command()(grade)

@@ -8,12 +8,11 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from course_lib.plotting import BLUE, GREEN, ORANGE, new_axes
+from course_lib.plotting import BLUE, GREEN, GREY, INK, ORANGE, PALE, PINK, new_axes
 
-PURPLE = "#9C4F7C"  # the pink of the palette, dark enough for letters
 Point = tuple[float, float]
 
-INK, GREY, PALE, STATE = "#263238", "#78909C", "#ECEFF1", "#DCEBF5"
+STATE = "#DCEBF5"  # the face of a state, pale blue
 BENT = {"": "arc3", "across": "angle,angleA=0,angleB=90,rad=6", "up": "angle,angleA=90,angleB=0,rad=6"}  # how it starts
 
 
@@ -85,7 +84,7 @@ def unrolled_rnn(steps: int = 4, gradients: bool = False, ax: Axes | None = None
             sheet.node(f"{name}{t}", left + 1.75 * t, y, f"${name}_{{{t}}}$", circle, face, edge)
         sheet.arrow(f"x{t}", f"h{t}", "$W_{ih}$", (-0.28, 0), color=BLUE)
         sheet.arrow(f"h{t - 1}", f"h{t}", "$W_{hh}$", (0, 0.18), color=GREEN, shift=(0, aside))
-        sheet.arrow(f"h{t}", f"L{t}", "$W_{out}$", (-0.32, 0), color=PURPLE, shift=(-aside, 0))
+        sheet.arrow(f"h{t}", f"L{t}", "$W_{out}$", (-0.32, 0), color=PINK, shift=(-aside, 0))
         if gradients:
             back, down = rf"$\mathrm{{d}}L/\mathrm{{d}}a_{{{t}}}\;W_{{hh}}$", rf"$\partial^{{+}}L/\partial h_{{{t}}}$"
             sheet.arrow(f"h{t}", f"h{t - 1}", back, (0, -0.2), color=ORANGE, shift=(0, -aside))
@@ -147,7 +146,7 @@ def lstm_cell(stage: int, ax: Axes | None = None) -> Axes:
     if stage not in TITLES:
         raise ValueError(f"stage: expected 1, 2, 3 or 4, got {stage!r}")
     sheet = Sheet(ax, 8.5, 4.0, TITLES[stage])
-    sheet.box(4.18, 2.22, 6.65, 3.36, facecolor="#F7F9FA", edgecolor="#CFD8DC", zorder=0)
+    sheet.box(4.18, 2.22, 6.65, 3.36, facecolor="#F7F9FA", edgecolor=PALE, zorder=0)
     for part, name, x, y, text, size, caption in CELL_NODES:
         if part > stage:
             continue
@@ -160,7 +159,7 @@ def lstm_cell(stage: int, ax: Axes | None = None) -> Axes:
         sheet.node(name, x, y, text, size, caption=caption, **look)
     for part, start, end, text, beside, bend in CELL_ARROWS:
         if part <= stage:
-            colours = {"color": BLUE, "ink": BLUE} if part == stage else {"color": GREY, "ink": "#455A64"}
+            colours = {"color": BLUE, "ink": BLUE} if part == stage else {"color": GREY, "ink": GREY}
             sheet.arrow(start, end, text, beside, bend, head=part > 0, **colours)
     for part, x, y in CELL_FORKS:
         if part <= stage:

@@ -13,7 +13,10 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 
 STYLE = Path(__file__).with_name("course.mplstyle")
-BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+# Each can be read as text on white (4.5:1), and be told from the others by colour-blind readers (see test_plotting.py).
+BLUE, ORANGE, GREEN, PINK, BROWN, SKY = "#0246B0", "#C64F01", "#056C4B", "#9D537D", "#604216", "#017EB5"
+INK, GREY, PALE = "#263238", "#546E7A", "#DCE3E7"  # letters; lines and small letters; faces, which need an edge to be seen
+EDGED = {"color": PALE, "edgecolor": GREY, "linewidth": 0.8}  # a bar that is not highlighted
 
 
 def new_axes(ax: Axes | None, **size: object) -> Axes:
@@ -46,16 +49,16 @@ def curves(
     ends.sort()
     scale = ax.yaxis.get_transform()  # the distance between names is that on paper, logarithmic or not
     low, high = scale.transform(ax.get_ylim())
-    for (_, x, name, color), place in zip(ends, _spread([scale.transform(end[0]) for end in ends], low, high), strict=True):
+    for (_, x, name, color), place in zip(ends, spread([scale.transform(end[0]) for end in ends], low, high), strict=True):
         ax.annotate(name, (x, scale.inverted().transform(place)), xytext=(6, 0), textcoords="offset points", color=color,
                     va="center", annotation_clip=False)  # fmt: skip
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     return ax
 
 
-def _spread(heights: Sequence[float], low: float, high: float) -> np.ndarray:
-    """Sorted heights moved apart until names at them do not overlap, up first, then down from ``high``."""
-    gap = 0.075 * (high - low)
+def spread(heights: Sequence[float], low: float, high: float, share: float = 0.075) -> np.ndarray:
+    """Sorted heights moved apart, by a share of the axis, until names at them do not overlap: up first, then down from high."""
+    gap = share * (high - low)
     places = np.clip(heights, low, high)
     for k in range(1, len(places)):
         places[k] = max(places[k], places[k - 1] + gap)
@@ -69,13 +72,14 @@ def scoreboard(
 ) -> Axes:
     """Horizontal bars, the first row on top, each with its number; several values of a row are dots over their mean."""
     ax = new_axes(ax, figsize=(7.5, 0.6 + 0.45 * len(rows)))
-    widest = max(float(np.mean(values)) for values in rows.values())
+    widest = max(float(np.max(np.append(np.mean(values), values))) for values in rows.values())
     for place, (name, values) in enumerate(rows.items()):
         values = np.atleast_1d(values)
-        ax.barh(place, values.mean(), color=BLUE if name in highlight else "#B0BEC5", height=0.65)
+        ax.barh(place, values.mean(), 0.65, **({"color": BLUE} if name in highlight else EDGED))
         if len(values) > 1:
-            ax.plot(values, np.full(len(values), place), ".", color="black", markersize=7)
-        ax.text(max(values.mean(), values.max()) + 0.015 * widest, place, f"{values.mean():.2f}", va="center")
+            ax.plot(values, np.full(len(values), place), "o", color="black", markersize=5, markeredgecolor="white")
+        ax.annotate(f"{values.mean():.2f}", (max(values.mean(), values.max()), place), xytext=(7, 0),
+                    textcoords="offset points", va="center")  # fmt: skip
     ax.set_yticks(range(len(rows)), list(rows))
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
@@ -145,10 +149,10 @@ def text_map(
     return ax
 
 
-def matrix(values: np.ndarray, xlabel: str, ylabel: str, title: str, ax: Axes | None = None) -> Axes:
+def matrix(values: np.ndarray, xlabel: str, ylabel: str, title: str, ax: Axes | None = None, label: str = "entry") -> Axes:
     """A matrix as an image with a colour bar: white is 0 if it has both signs.
 
-    Args:     values: (rows, columns), the first row on top.
+    Args:     values: (rows, columns), the first row on top. label: what the colours mean.
     Raises:   ValueError: if values has not two axes.
     """
     values = np.asarray(values)
@@ -157,7 +161,7 @@ def matrix(values: np.ndarray, xlabel: str, ylabel: str, title: str, ax: Axes | 
     rows, columns = values.shape
     square = 1 / 2 <= columns / rows <= 2  # else square entries would leave a strip
     ax = new_axes(ax, figsize=(5.5, 4.2) if square else (7.5, 3.6))
-    _image(values, "", values.min(), values.max(), ax, aspect="equal" if square else "auto")
+    _image(values, label, values.min(), values.max(), ax, aspect="equal" if square else "auto")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -178,6 +182,16 @@ def _image(values: np.ndarray, label: str, vmin: float, vmax: float, ax: Axes, a
     ax.figure.colorbar(image, cax=beside, label=label).outline.set_visible(False)
 
 
+def luminance(rgb: np.ndarray) -> np.ndarray:
+    """How much light an sRGB colour gives, 0 black to 1 white; black letters can be read on 0.18 and more, white on less.
+
+    Args:     rgb: (..., 3), from 0 to 1.
+    Reference: relative luminance, WCAG 2.2.
+    """
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return linear @ np.array([0.2126, 0.7152, 0.0722])
+
+
 def visible(character: str) -> str:
     """A character as it can be seen on an axis."""
     return {" ": "␣", "\n": "↵", "\t": "⇥", "$": r"\$"}.get(character, character)
@@ -196,12 +210,12 @@ def course_map(lessons: Sequence[tuple[str, str]], here: int = -1, ax: Axes | No
     for (x, y), (x2, y2) in pairwise(places):
         start = (x + 0.41 * np.sign(x2 - x), y - 0.33 * (y2 < y))  # from edge to edge
         end = (x2 - 0.41 * np.sign(x2 - x), y2 + 0.33 * (y2 < y))
-        ax.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, arrowstyle="-|>", mutation_scale=14, color="#607D8B"))
+        ax.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, arrowstyle="-|>", mutation_scale=14, color=GREY))
     for k, ((x, y), (number, title)) in enumerate(zip(places, lessons, strict=True)):
-        face = BLUE if k == here else "#ECEFF1"
+        face = BLUE if k == here else "white"
         ink = "white" if k == here else "black"
         box = FancyBboxPatch((x - 0.38, y - 0.3), 0.76, 0.6, boxstyle="round,pad=0.02,rounding_size=0.08", facecolor=face,
-                             edgecolor="#607D8B", zorder=2)  # fmt: skip
+                             edgecolor=GREY, zorder=2)  # fmt: skip
         ax.add_patch(box)
         ax.text(x, y + 0.13, number, ha="center", va="center", weight="bold", color=ink, zorder=3)
         ax.text(x, y - 0.1, title, ha="center", va="center", fontsize=8.5, color=ink, zorder=3, linespacing=0.95)

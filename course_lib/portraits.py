@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 
-from course_lib.plotting import new_axes, visible
+from course_lib.plotting import GREY, luminance, new_axes, spread, visible
 from course_lib.probes import saturation
 
 LONGEST = 3000  # characters of a picture
-PALE = "#B0BEC5"
+LINES = ("-", "--", "-.", ":")
+WHITE_BELOW = 0.18  # the luminance at which black letters become easier to read than white ones
 
 
 def coloured_text(text: str, values: np.ndarray, label: str, title: str, width: int = 72, ax: Axes | None = None) -> Axes:
@@ -33,12 +35,11 @@ def coloured_text(text: str, values: np.ndarray, label: str, title: str, width: 
     colours = plt.get_cmap("RdBu_r").with_extremes(bad="none")
     norm = TwoSlopeNorm(0, -reach, reach)
     image = ax.imshow(cells, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
-    shades = colours(norm(values))[:, :3] @ [0.299, 0.587, 0.114]  # how bright a cell looks
+    dark = luminance(colours(norm(values))[:, :3]) < WHITE_BELOW
     written = {"family": "monospace", "fontsize": 9, "ha": "center", "va": "center_baseline"}
-    for character, row, column, shade in zip(text, rows, columns, shades, strict=True):
+    for character, row, column, below in zip(text, rows, columns, dark, strict=True):
         if character != " ":
-            ink = "white" if shade < 0.5 else PALE if character == "\n" else "black"
-            ax.text(column, row, visible(character), color=ink, **written)
+            ax.text(column, row, visible(character), color="white" if below else "black", **written)
     ax.set(title=title)
     ax.axis("off")
     beside = ax.inset_axes((1.015, 0, 0.02, 1))
@@ -47,23 +48,28 @@ def coloured_text(text: str, values: np.ndarray, label: str, title: str, width: 
 
 
 def trace(text: str, values: Mapping[str, np.ndarray], ylabel: str, title: str, ax: Axes | None = None) -> Axes:
-    """The values of units along a text, written below: a curve for each, with its name; a vertical line at each newline.
+    """The values of units along a text, written below: a curve for each, its name at its end; a vertical line at each newline.
 
     Args:     values: name -> (len(text),), entry t after character t was read.
     Raises:   ValueError: values of another shape or not finite; no text, or more than 3,000 characters.
     """
     ax = new_axes(ax, figsize=(8.2, 3.0))
-    for name, of_unit in values.items():
-        ax.plot(_checked(text, of_unit), label=name, linewidth=1.6)
+    drawn = []
+    for (name, of_unit), style in zip(values.items(), cycle(LINES), strict=False):
+        drawn += ax.plot(_checked(text, of_unit), style, label=name, linewidth=1.6)
+    drawn.sort(key=lambda line: line.get_ydata()[-1])
+    heights = spread([line.get_ydata()[-1] for line in drawn], *ax.get_ylim(), 0.12)
+    for line, height in zip(drawn, heights, strict=True):
+        ax.annotate(line.get_label(), (len(text) - 1, height), xytext=(8, 0), textcoords="offset points", fontsize=12,
+                    color=line.get_color(), va="center", annotation_clip=False)  # fmt: skip
     for place in np.flatnonzero(np.array(list(text)) == "\n"):
-        ax.axvline(place, color=PALE, linewidth=1, zorder=0)
+        ax.axvline(place, color=GREY, linewidth=1, zorder=0)
     size = min(10.5, 650 / (len(text) + 1))  # a long text is written smaller
     ax.set_xticks(range(len(text)), [visible(c) for c in text], fontfamily="monospace", fontsize=size)
     ax.tick_params(axis="x", length=0)
     ax.grid(axis="x", visible=False)
     ax.margins(x=0.01)
     ax.set(xlabel="character read", ylabel=ylabel, title=title)
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
@@ -79,8 +85,8 @@ def gate_saturation(gates: Mapping[str, np.ndarray], title: str, ax: Axes | None
     ax = new_axes(ax, figsize=(4.2, 4.0))
     for (name, gate), marker in zip(gates.items(), "o^sDv*", strict=False):
         shut, open_ = saturation(gate)
-        ax.scatter(100 * shut, 100 * open_, s=14, alpha=0.5, linewidths=0, marker=marker, label=name)
-    ax.plot([0, 100], [100, 0], "--", color=PALE, linewidth=1, zorder=0)
+        ax.scatter(100 * shut, 100 * open_, s=14, alpha=0.75, linewidths=0, marker=marker, label=name)
+    ax.plot([0, 100], [100, 0], "--", color=GREY, linewidth=1, zorder=0)
     ax.set(xlabel="shut, below 0.1 (% of steps)", ylabel="open, above 0.9 (% of steps)", title=title)
     ax.set(xlim=(-3, 103), ylim=(-3, 103), aspect="equal")
     if len(gates) > 1:

@@ -10,15 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from course_lib.filters import Filter
-from course_lib.plotting import BLUE, ORANGE, STYLE, curves, visible
+from course_lib.plotting import BLUE, EDGED, ORANGE, STYLE, curves, visible
 
-PALE = "#CFD8DC"
 SHOWN = 7  # characters of the text above a panel
 COLUMNS = 5
 
 
 def next_characters(text: str, log_probs: np.ndarray, names: Sequence[str], title: str, most: int = 4) -> Figure:
-    """A panel behind each character of a text: bars of the most probable next ones, orange for the one that comes.
+    """A panel behind each character of a text: bars of the most probable next ones, orange and hatched for the one that comes.
 
     Args:     log_probs: (len(text), V), of the token behind each character. names: of the tokens, (V,). most: bars a panel.
     """
@@ -33,7 +32,10 @@ def next_characters(text: str, log_probs: np.ndarray, names: Sequence[str], titl
             continue
         best = np.argsort(-log_probs[t], kind="stable")[:most]
         comes = text[t + 1 : t + 2]
-        ax.barh(range(most), np.exp(log_probs[t, best]), color=[ORANGE if names[k] == comes else BLUE for k in best])
+        bars = ax.barh(range(most), np.exp(log_probs[t, best]), color=BLUE)
+        for bar, k in zip(bars, best, strict=True):
+            if names[k] == comes:
+                bar.set(facecolor=ORANGE, hatch="////", edgecolor="white", linewidth=0)
         ax.set_yticks(range(most), [visible(names[k]) for k in best], fontfamily="monospace")
         ax.invert_yaxis()
         ax.set(xlim=(0, 1))
@@ -55,7 +57,7 @@ def filtered(row: np.ndarray, filters: Mapping[str, Filter], names: Sequence[str
     best = np.argsort(-row, kind="stable")[:most]
     for ax, (name, keep) in zip(axes.flat, filters.items(), strict=False):
         left = np.exp(keep(row[None])[0])
-        ax.bar(range(most), np.exp(row[best]), 0.9, color=PALE)
+        ax.bar(range(most), np.exp(row[best]), 0.9, **EDGED)
         ax.bar(range(most), left[best], 0.5, color=BLUE)
         ax.set_xticks(range(most), [visible(names[v]) for v in best], fontfamily="monospace")
         ax.grid(axis="x", visible=False)

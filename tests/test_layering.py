@@ -20,9 +20,10 @@ RANK = dict(RANKS)
 # Modules that are not NumPy's.
 TORCH = {name for name in MODULES if name.startswith(("torch_", "classifier", "translat"))} - {"torch_book", "classifier_book"}
 TORCH |= {"attention", "seq2seq"}
-DRAWS = {"plotting", "diagrams", "portraits", "sampling_plots", "widgets"}  # modules that import matplotlib
+DRAWS = {"plotting", "diagrams", "portraits", "sampling_plots"}  # modules that import matplotlib
+DRAWS |= {"explorer", "widgets", "gate_explorer", "gradient_explorer"}
 EXTRA_TESTS = {"faults", "parity", "layering", "lessons", "build", "setup", "laws", "mutants"}  # of no single module
-EXTRA_TESTS |= {"no_pickle", "lstm_speed", "sampling_laws"}
+EXTRA_TESTS |= {"no_pickle", "lstm_speed", "sampling_laws", "cover", "site", "slides", "syllabus"}
 NO_BEHAVIOUR = {"errors"}  # modules that hold nothing to test
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import matplotlib
 
@@ -10,8 +12,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from colours import VISIONS, contrast, distance, lab
+from matplotlib.colors import to_hex, to_rgb
 
-from course_lib import plotting
+from course_lib import diagrams, plotting
+
+CYCLE = [plotting.BLUE, plotting.ORANGE, plotting.GREEN, plotting.PINK, plotting.BROWN, plotting.SKY, "#000000"]
 
 
 @pytest.fixture(autouse=True)
@@ -20,10 +26,57 @@ def close_figures():
     plt.close("all")
 
 
-def test_style_is_colour_blind_safe_and_complete() -> None:
-    plt.style.use(plotting.STYLE)
-    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
-    assert colours[0] == plotting.BLUE and len(set(colours)) == 7
+def test_the_style_s_cycle_is_the_palette() -> None:
+    with plt.style.context(plotting.STYLE):
+        assert [f"#{colour.strip('#')}" for colour in plt.rcParams["axes.prop_cycle"].by_key()["color"]] == CYCLE
+
+
+@pytest.mark.parametrize("colour", [*CYCLE, plotting.INK, plotting.GREY])
+def test_a_colour_of_lines_can_be_read_as_letters_on_white(colour: str) -> None:
+    assert contrast(colour) >= 4.5  # WCAG 2.2, 1.4.3; lines and markers need 3, 1.4.11
+
+
+def test_white_letters_can_be_read_on_blue_and_dark_ones_on_pale_faces() -> None:
+    assert contrast("white", plotting.BLUE) >= 4.5 and contrast("white", plotting.ORANGE) >= 4.5
+    for face in (plotting.PALE, diagrams.STATE):
+        assert min(contrast(plotting.INK, face), contrast("black", face)) >= 7
+        assert contrast(plotting.GREY, face) >= 3  # the edge that makes a pale face visible
+
+
+@pytest.mark.parametrize(
+    ("vision", "least"), [("normal", 20), ("protanopia", 12.5), ("deuteranopia", 12.5), ("tritanopia", 12.5)]
+)
+def test_any_two_colours_of_the_cycle_can_be_told_apart(vision: str, least: float) -> None:
+    assert min(distance(lab(a, vision), lab(b, vision)) for a, b in combinations(CYCLE, 2)) >= least
+
+
+def test_hues_are_those_that_the_lessons_name() -> None:
+    hue = {name: np.degrees(np.arctan2(*lab(getattr(plotting, name))[:0:-1])) % 360 for name in ("BLUE", "ORANGE", "GREEN")}
+    assert 255 < hue["BLUE"] < 300 and 45 < hue["ORANGE"] < 70 and 140 < hue["GREEN"] < 180
+
+
+def test_the_measures_of_colour_are_those_of_their_sources() -> None:
+    published = [  # CIEDE2000 test data of Sharma, Wu & Dalal 2005
+        ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425), ((50, 2.5, 0), (50, 0, -2.5), 4.3065),
+        ((50, 2.5, 0), (73, 25, -18), 27.1492), ((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387), 1.2644),
+        ((2.0776, 0.0795, -1.135), (0.9033, -0.0636, -0.5514), 0.9082), ((50, 0, 0), (50, -1, 2), 2.3669),
+    ]  # fmt: skip
+    for one, two, expected in published:
+        assert distance(one, two) == pytest.approx(expected, abs=1e-4) == distance(two, one)
+    assert contrast("black") == pytest.approx(21) and contrast("#767676") == pytest.approx(4.54, abs=0.01)
+    assert lab("#FF0000") == pytest.approx((53.24, 80.09, 67.20), abs=0.02)
+    for vision, matrix in VISIONS.items():
+        np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-5, err_msg=vision)  # greys stay grey
+    for vision in ("protanopia", "deuteranopia"):
+        assert distance(lab("#AA5500", vision), lab("#557700", vision)) < 0.5 * distance(lab("#AA5500"), lab("#557700"))
+
+
+def test_letters_change_from_white_to_black_where_they_are_read_alike() -> None:
+    greys = np.linspace(0, 1, 256)[:, None] * np.ones(3)
+    given = plotting.luminance(greys)
+    assert (given[0], given[-1]) == (0, pytest.approx(1)) and (np.diff(given) > 0).all()
+    assert min(contrast(grey, "black" if light >= 0.18 else "white") for grey, light in zip(greys, given, strict=True)) >= 4.5
+    assert plotting.luminance(np.array(to_rgb("#0246B0"))) == pytest.approx(1.05 / contrast("#0246B0") - 0.05, abs=1e-4)
 
 
 def test_curves_carry_the_data_and_their_names_do_not_overlap() -> None:
@@ -105,6 +158,9 @@ def test_matrix_is_white_at_zero_if_it_has_both_signs() -> None:
     assert image.get_clim() == (-4, 4) and min(image.to_rgba(0.0)) > 0.95 and image.origin == "upper"
     assert image.colorbar is not None
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title(loc="left")) == ("column", "row", "title")
+    assert image.colorbar.ax.get_ylabel() == "entry"
+    (named,) = plotting.matrix(values, "column", "row", "title", label="weight").images
+    assert named.colorbar.ax.get_ylabel() == "weight"
     (positive,) = plotting.matrix(np.abs(values) + 1, "column", "row", "title").images
     assert positive.get_clim() == (1, 5) and positive.get_cmap().name == "viridis"
     (negative,) = plotting.matrix(-np.abs(values) - 1, "column", "row", "title").images
@@ -123,7 +179,19 @@ def test_scoreboard_bars_are_means_and_dots_are_runs() -> None:
     np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1, 2, 6])
     assert [text.get_text() for text in ax.texts] == ["2.00", "3.00"]
     assert ax.yaxis_inverted() and [label.get_text() for label in ax.get_yticklabels()] == ["one", "three"]
-    assert ax.patches[1].get_facecolor() != ax.patches[0].get_facecolor()
+    assert to_hex(ax.patches[1].get_facecolor()).upper() == plotting.BLUE
+    assert contrast(ax.patches[0].get_edgecolor()[:3]) >= 3 and ax.patches[0].get_linewidth() > 0  # pale, but with an edge
+
+
+@pytest.mark.parametrize("runs", [[1.0, 1.0, 1.02], [0.2, 5.0, 0.1], [3.0, 3.0, 3.0]])
+def test_scoreboard_s_number_touches_no_dot_and_is_not_cut_off(runs: list[float]) -> None:
+    ax = plotting.scoreboard({"a": runs, "b": 2.0, "c": [1.0, 1.5]}, "nats", "title")
+    ax.figure.canvas.draw()
+    for text, line in zip((ax.texts[0], ax.texts[2]), ax.lines, strict=True):
+        dots = ax.transData.transform(np.column_stack(line.get_data()))
+        reach = line.get_markersize() / 2 * ax.figure.dpi / 72
+        assert text.get_window_extent().x0 > dots[:, 0].max() + reach
+    assert all(text.get_window_extent().x1 <= ax.figure.bbox.x1 for text in ax.texts)
 
 
 def test_distribution_shows_the_most_probable_in_order() -> None:
@@ -158,3 +226,14 @@ def test_axes_passed_in_are_used() -> None:
     assert plotting.matrix(np.eye(2), "x", "y", "t", ax=ax) is ax
     assert plotting.text_map("ab", np.eye(2), "cd", "l", "t", ax=ax) is ax
     assert plotting.curves({"a": ([0], [1])}, "x", "y", "t", ax, log=True) is ax
+
+
+SOURCES = sorted((Path(__file__).parents[1] / "notebooks" / "src").glob("*.md"))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem[:2])
+def test_colours_that_a_lesson_writes_itself_can_be_seen(source: Path):
+    for line in source.read_text(encoding="utf-8").splitlines():
+        for colour in re.findall(r'"(#[0-9A-Fa-f]{6}|gr[ae]y|(?:light|dark)\w+|red|blue|green|orange|purple)"', line):
+            least = 4.5 if re.search(r"\.(text|annotate|write)\(", line) else 3
+            assert contrast(colour) >= least, line

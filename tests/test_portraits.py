@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from colours import contrast
 
 from course_lib import portraits
 
@@ -42,13 +45,12 @@ def test_each_character_stands_on_the_colour_of_its_value() -> None:
 
 
 def test_letters_can_be_read_on_their_colours() -> None:
-    ax = portraits.coloured_text("abcde", np.linspace(-1, 1, 5), "v", "t")
+    ax = portraits.coloured_text("abcde\n" * 20, np.linspace(-1, 1, 120), "v", "t", width=200)
     image = ax.images[0]
     for mark in ax.texts:
-        column = round(mark.get_position()[0])
-        cell = image.cmap(image.norm(image.get_array()[0, column]))[:3]
-        ink = matplotlib.colors.to_rgb(mark.get_color())
-        assert abs(np.dot(np.subtract(cell, ink), [0.299, 0.587, 0.114])) > 0.45
+        column, row = map(round, mark.get_position())
+        cell = image.cmap(image.norm(image.get_array()[row, column]))[:3]
+        assert contrast(mark.get_color(), cell) >= 4.5
 
 
 def test_a_line_that_just_fits_is_not_broken() -> None:
@@ -67,7 +69,19 @@ def test_a_trace_has_a_curve_for_each_unit() -> None:
     assert [line.get_xdata()[0] for line in ax.lines[2:]] == [2, 5]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == list("ab↵cd↵")
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title(loc="left")) == ("character read", "value", "title")
-    assert [mark.get_text() for mark in ax.get_legend().get_texts()] == list(units)
+    ax.figure.canvas.draw()
+    for mark, line in zip(sorted(ax.texts, key=lambda m: m.get_text()), ax.lines, strict=False):
+        assert (mark.get_text(), mark.get_color()) == (line.get_label(), line.get_color()) and mark.get_fontsize() >= 12
+        assert mark.xy == (5, line.get_ydata()[-1])  # at its end
+    assert len(ax.texts) == 2 and len({line.get_linestyle() for line in ax.lines[:2]}) == 2  # not by colour only
+
+
+def test_names_of_traces_that_end_together_do_not_touch() -> None:
+    ax = portraits.trace("abc", {f"unit {k}": np.array([0, k, 1.0]) for k in range(5)}, "value", "title")
+    ax.figure.canvas.draw()
+    extents = [mark.get_window_extent() for mark in ax.texts]
+    assert len(extents) == 5 and not any(a.overlaps(b) for a, b in combinations(extents, 2))
+    assert all(ax.figure.bbox.contains(*corner) for extent in extents for corner in extent.corners())
 
 
 def test_gates_by_how_often_they_are_shut_and_open() -> None:

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from course_lib import sampling_plots
 from course_lib.filters import temperature, top_k
 from course_lib.layers import log_softmax
-from course_lib.plotting import BLUE, ORANGE
+from course_lib.plotting import BLUE, GREY, ORANGE
 
 NAMES = ["<unk>", *"abc \n"]
 TEXT = "ab c\nba"
@@ -36,6 +36,7 @@ def test_each_panel_has_the_best_characters_and_marks_the_one_that_comes() -> No
         assert [label.get_text() for label in ax.get_yticklabels()] == shown
         comes = [t + 1 < len(TEXT) and NAMES[v] == TEXT[t + 1] for v in best]
         assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [ORANGE if c else BLUE for c in comes]
+        assert [bool(bar.get_hatch()) for bar in ax.patches] == comes  # not by colour only
         assert ax.yaxis_inverted() and ax.get_title(loc="left").startswith("behind ")
     assert not any(ax.axison for ax in figure.axes[len(TEXT) :])
 
@@ -48,6 +49,7 @@ def test_a_panel_for_each_filter_shows_what_it_leaves() -> None:
         heights = [bar.get_height() for bar in ax.patches]
         np.testing.assert_allclose(heights[:4], np.exp(LOG_PROBS[2, best]))
         np.testing.assert_allclose(heights[4:], np.exp(keep(LOG_PROBS[2:3])[0, best]))
+        assert all(to_hex(bar.get_edgecolor()).upper() == GREY for bar in ax.patches[:4])  # pale bars have an edge
         assert ax.get_title(loc="left") == f"{name}: {left} of 6 are left"
 
 

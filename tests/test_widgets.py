@@ -124,8 +124,19 @@ def test_shapes_are_checked(arguments, said):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"), [({"most": 0}, "most: expected 1 to 30"), ({"heat": 1}, "settings: expected some")]
+    ("settings", "said"),
+    [
+        ({"most": 0}, "most: expected 1 to 30"),
+        ({"heat": 1}, "settings: expected some"),
+        ({"top_p": 0}, "top_p: expected 0.05 to 1, got 0"),
+    ],
 )
 def test_settings_are_checked(settings, said):
     with pytest.raises(ValueError, match=said):
         explorer(**settings)
+
+
+def test_no_letters_are_cut_off():
+    for ours in (explorer(), explorer(top_p=0.35, behind=3), explorer(min_p=1.0)):
+        drawn, (width, height) = ours._figure.get_tightbbox(), ours._figure.get_size_inches()
+        assert 0 <= drawn.x0 < drawn.x1 <= width and 0 <= drawn.y0 < drawn.y1 <= height
