@@ -15,7 +15,7 @@
     rank 7   attention_book  beam_book  sampling_book  scaling_book  torch_scan  probes
     rank 8   clamping  portraits  sampling_plots  writing  doctor  diagrams  exercises  engines  torch_model  seq2seq
     rank 8   classifier_model  explorer
-    rank 9   torch_engine  classifier  translator  widgets  gate_explorer  gradient_explorer  grading_kernel
+    rank 9   torch_engine  classifier  translator  sampling_explorer  gate_explorer  gradient_explorer  grading_kernel
     rank 10  translation  classifier_engine
     rank 11  translation_engine  classifier_task
     rank 12  translation_task

@@ -117,7 +117,7 @@ class GateExplorer(Explorer):
 
     def _words(self) -> str:
         step, read = self.step(), "".join(map(visible, self.text[: self.behind.value]))[-24:]
-        place = f"behind {read} reads {visible(self.x.value)}" if read else f"at the start reads {visible(self.x.value)}"
+        place = f"after {read} reads {visible(self.x.value)}" if read else f"at the start reads {visible(self.x.value)}"
         return f"unit {self.unit.value} {place}: keeps {step.f:.2f}, writes {step.i:.2f} of the news, shows {step.o:.2f}"
 
     def _numbers(self) -> str:

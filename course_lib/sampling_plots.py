@@ -39,7 +39,7 @@ def next_characters(text: str, log_probs: np.ndarray, names: Sequence[str], titl
         ax.set_yticks(range(most), [visible(names[k]) for k in best], fontfamily="monospace")
         ax.invert_yaxis()
         ax.set(xlim=(0, 1))
-        ax.set_title("behind " + "".join(map(visible, text[: t + 1][-SHOWN:])), fontsize=9)
+        ax.set_title("after " + "".join(map(visible, text[: t + 1][-SHOWN:])), fontsize=9)
     figure.suptitle(title, fontweight="bold")
     figure.supxlabel("probability of the next character")
     return figure

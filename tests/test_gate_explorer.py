@@ -88,7 +88,7 @@ def test_the_line_says_the_equation_with_its_numbers():
     s = ours.step()
     numbers = re.findall(r"-?\d+\.\d\d", ours.line.value.split(". C =")[1])
     np.testing.assert_allclose([float(n) for n in numbers], [s.f, s.c_prev, s.i, s.g, s.c, s.o, s.c, s.h], atol=0.0051)
-    assert ours.line.value.startswith(f"unit first behind a␣( reads b: keeps {s.f:.2f}, writes {s.i:.2f} of the news")
+    assert ours.line.value.startswith(f"unit first after a␣( reads b: keeps {s.f:.2f}, writes {s.i:.2f} of the news")
     assert "· (-1.50) +" in ours.line.value and "-0.00" not in ours.line.value
     assert ours._title.get_text().replace("\n", ". ") == ours.line.value
 

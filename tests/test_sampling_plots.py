@@ -37,7 +37,7 @@ def test_each_panel_has_the_best_characters_and_marks_the_one_that_comes() -> No
         comes = [t + 1 < len(TEXT) and NAMES[v] == TEXT[t + 1] for v in best]
         assert [to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [ORANGE if c else BLUE for c in comes]
         assert [bool(bar.get_hatch()) for bar in ax.patches] == comes  # not by colour only
-        assert ax.yaxis_inverted() and ax.get_title(loc="left").startswith("behind ")
+        assert ax.yaxis_inverted() and ax.get_title(loc="left").startswith("after ")
     assert not any(ax.axison for ax in figure.axes[len(TEXT) :])
 
 

@@ -30,7 +30,7 @@ import site_extension  # noqa: E402
 import site_pages  # noqa: E402
 
 LESSONS = ["04_lstm_forward", "05_lstm_backward"]
-MODULES = ["cells", "layers", "shapes", "attention_by_hand", "ngram", "widgets"]
+MODULES = ["cells", "layers", "shapes", "attention_by_hand", "ngram", "sampling_explorer"]
 
 
 @functools.cache

@@ -22,11 +22,12 @@ SUBJECTS = {
     "Training": "training engines torch_engine tasks budget progress run_folder",
     "Data": "downloads datasets embedded poems pairs dates date_forms summaries bodies connected errors",
     "Looking inside, and judging samples": """probes association text_properties clamping novelty code_judge verse""",
-    "Figures and explorers": "plotting diagrams portraits sampling_plots widgets explorer gate_explorer gradient_explorer",
+    "Figures and explorers": """plotting diagrams portraits sampling_plots explorer sampling_explorer gate_explorer
+        gradient_explorer""",
     "Exercises": """exercises exercise_book diagnosis learner_call tensor_call solved workspace rnn_book jacobian_book lstm_book
         variant_book torch_book window_book conversion_book classifier_book beam_book attention_book sampling_book
         scaling_book""",
-    "Grading": "grading grading_plan grading_worker grading_kernel",
+    "Grading": "grading grading_plan grading_watch grading_worker grading_kernel",
     "The command line": "cli cli_train cli_generate cli_chat cli_models cli_classify cli_grade doctor",
 }
 OTHERS = "Further modules"  # those that no subject lists

@@ -36,7 +36,7 @@ class SamplingExplorer(Explorer):
         figure, self._axes = empty_figure(8.2, 3.2)
         figure.subplots_adjust(left=0.105, right=0.99, bottom=0.18, top=0.9)
         self._own = self._axes.bar(range(most), np.zeros(most), 0.9, **EDGED, label="the model's own")
-        self._kept = self._axes.bar(range(most), np.zeros(most), 0.5, color=BLUE, label="behind the filters")
+        self._kept = self._axes.bar(range(most), np.zeros(most), 0.5, color=BLUE, label="after the filters")
         self._axes.set_xticks(range(most), [""] * most, fontfamily="monospace")
         self._axes.grid(axis="x", visible=False)
         self._axes.margins(x=0.01)
@@ -75,7 +75,7 @@ class SamplingExplorer(Explorer):
         own, kept = self.log_probs[self.behind.value - 1], self.filtered() > -np.inf
         share = np.exp(own[kept]).sum() / np.exp(own).sum()
         read = "".join(map(visible, self.text[: self.behind.value]))[-30:]
-        return f"behind {read}: {kept.sum()} of {len(kept)} tokens are kept, {share:.2f} of the probability"
+        return f"after {read}: {kept.sum()} of {len(kept)} tokens are kept, {share:.2f} of the probability"
 
     def draw(self) -> None:
         """Move the bars, name them anew."""

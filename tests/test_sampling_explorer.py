@@ -14,8 +14,8 @@ from PIL import Image
 
 from course_lib import filters
 from course_lib.layers import log_softmax
+from course_lib.sampling_explorer import ORDERS, SamplingExplorer
 from course_lib.shapes import ShapeError
-from course_lib.widgets import ORDERS, SamplingExplorer
 
 TEXT, V = "a fox", 30
 NAMES = ["<unk>", *"abcdefghijklmnopqrstuvwxyz \n."]
@@ -34,7 +34,7 @@ def test_at_first_nothing_is_changed():
     fresh = explorer()
     assert fresh.chain() == []
     np.testing.assert_array_equal(fresh.filtered(), LOG_PROBS[-1])
-    assert fresh.said() == "behind a␣fox: 30 of 30 tokens are kept, 1.00 of the probability"
+    assert fresh.said() == "after a␣fox: 30 of 30 tokens are kept, 1.00 of the probability"
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -98,14 +98,14 @@ def test_all_that_is_shown_is_one_output_with_a_widget_a_picture_and_a_line():
 
 def test_a_cell_in_a_kernel_shows_both_faces():
     source = (
-        "import numpy as np\nfrom IPython.display import display\nfrom course_lib.widgets import SamplingExplorer\n"
+        "import numpy as np\nfrom IPython.display import display\nfrom course_lib.sampling_explorer import SamplingExplorer\n"
         "rows = np.log(np.full((2, 4), 0.25))\ndisplay(SamplingExplorer('ab', rows, list('abcd'), most=4, top_k=3))"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     done = NotebookClient(notebook, timeout=120, kernel_name="python3", store_widget_state=False).execute()
     (output,) = done.cells[0].outputs
     assert output.output_type == "display_data"
-    assert output.data["text/plain"] == "behind ab: 3 of 4 tokens are kept, 0.75 of the probability"
+    assert output.data["text/plain"] == "after ab: 3 of 4 tokens are kept, 0.75 of the probability"
     assert pixels(base64.b64decode(output.data["image/png"])).shape[2] == 3
     assert "application/vnd.jupyter.widget-view+json" in output.data
 
