@@ -79,7 +79,7 @@ class Explorer:
     def _redraw(self) -> None:
         """Print the picture anew."""
         self.draw()
-        self.line.value = self.image.tooltip = self.said()
+        self.line.value = self.said()  # not as the image's tooltip: ipywidgets 8.1 then fails to show it
         page = io.BytesIO()
         self._figure.canvas.print_png(page)
         self.image.value = page.getvalue()
