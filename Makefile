@@ -16,7 +16,8 @@ STAMP := $(VENV)/.installed
 WORK := work
 WEB := build/web
 
-# JupyterLab's offer to fetch news: a pop-up over the first lesson, and a request that a machine without a network cannot make.
+# JupyterLab's offer to fetch news is a pop-up over the first lesson, and a request that a machine without a network cannot make
+# (so is its manager of extensions, which `make lab` leaves out).
 NEWS := @jupyterlab/apputils-extension:announcements
 
 # Data sets beside the checkout are used unless the caller names others.
@@ -69,7 +70,7 @@ setup: ## make .venv and install everything; run it again to repair or update
 
 lab: setup ## open JupyterLab on your copy of the first lesson (LAB_ARGS="--port 9999" for options)
 	@$(BIN)/course lessons $(WORK)
-	$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/$(WORK)/00_start_here.ipynb --log-level=WARN $(LAB_ROOT) $(LAB_BROWSER) $(LAB_ARGS)
+	$(BIN)/python -m jupyterlab --LabApp.default_url=/lab/tree/$(WORK)/00_start_here.ipynb --LabApp.extension_manager=readonly --log-level=WARN $(LAB_ROOT) $(LAB_BROWSER) $(LAB_ARGS)
 
 test: lint ## check everything: style, unit tests, every notebook executed and compared
 	$(PYTEST) -m "not gpu" tests

@@ -19,7 +19,7 @@ from traitlets import TraitError
 
 from course_lib.plotting import STYLE
 
-_LOOK = {"continuous_update": True, "style": {"description_width": "10em"}}
+_LOOK = {"continuous_update": True, "style": {"description_width": "11em"}}
 
 
 class Explorer:
@@ -97,7 +97,7 @@ def slider(value: float, low: float, high: float, step: float, description: str)
     """A slider that redraws while it is moved; of whole numbers if all four are."""
     whole = all(isinstance(number, int) for number in (value, low, high, step))
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-    return kind(value, min=low, max=high, step=step, description=description, layout={"width": "34em"}, **_LOOK)
+    return kind(value, min=low, max=high, step=step, description=description, layout={"width": "36em"}, **_LOOK)
 
 
 def menu(value: Any, options: Iterable[Any], description: str) -> Any:
