@@ -23,7 +23,7 @@ TORCH |= {"attention", "seq2seq"}
 DRAWS = {"plotting", "diagrams", "portraits", "sampling_plots"}  # modules that import matplotlib
 DRAWS |= {"explorer", "sampling_explorer", "gate_explorer", "gradient_explorer"}
 EXTRA_TESTS = {"faults", "parity", "layering", "lessons", "build", "setup", "laws", "mutants"}  # of no single module
-EXTRA_TESTS |= {"no_pickle", "lstm_speed", "sampling_laws", "cover", "site", "slides", "syllabus"}
+EXTRA_TESTS |= {"no_pickle", "lstm_speed", "sampling_laws", "cover", "site", "site_docstrings", "slides", "syllabus"}
 NO_BEHAVIOUR = {"errors"}  # modules that hold nothing to test
 
 
