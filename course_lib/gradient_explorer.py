@@ -8,9 +8,9 @@ import numpy as np
 
 from course_lib.cells import LSTMParams, LSTMState, RNNParams
 from course_lib.explorer import Explorer, empty_figure, slider
-from course_lib.jacobians import jacobian_products, lstm_step_jacobian, rnn_step_jacobian
+from course_lib.jacobians import cell_derivatives, jacobian_products, rnn_step_jacobian
 from course_lib.plotting import BLUE, GREEN, ORANGE, spread
-from course_lib.sequence import LSTMSequenceCache, lstm_forward, rnn_forward
+from course_lib.sequence import lstm_forward, rnn_forward
 from course_lib.shapes import check_shapes
 from course_lib.weights import uniform
 
@@ -82,8 +82,9 @@ class GradientExplorer(Explorer):
         slopes = 1 - cache.hs[:1:-1, 0] ** 2  # (T - 1, H), of the last step first
         bound = np.append(1, np.cumprod(slopes.max(axis=1) * np.linalg.norm(rnn.W_hh, 2)))
         _, _, memory = lstm_forward(x, LSTMState(zero, zero), lstm)
-        cell, output = cell_derivatives(memory)
-        f = np.stack([memory.at(t).f[0] for t in range(len(x))])  # (T, H)
+        steps = [memory.at(t) for t in range(len(x))]
+        cell, output = cell_derivatives(steps)
+        f = np.stack([step.f[0] for step in steps])  # (T, H)
         gates = np.append(1, np.cumprod(f[:0:-1], axis=0).max(axis=1))
         return Norms(_norm(jacobian_products(J)[1:]), bound, _norm(cell), gates, _norm(output))
 
@@ -120,19 +121,6 @@ class GradientExplorer(Explorer):
         self._axes.set(xlim=(0, T - 1), ylim=(LOW, HIGH), xlabel="steps back, T - t", ylabel="spectral norm")
         self._title = figure.text(0.01, 0.985, "", va="top", fontsize=9.5, fontweight="bold")
         return figure
-
-
-def cell_derivatives(cache: LSTMSequenceCache) -> tuple[np.ndarray, np.ndarray]:
-    """dC_T/dC_t and dh_T/dC_t of stream 0, for t = 1 ... T, equation 3.9: C_t acts by itself and through h_t.
-
-    Returns:  two arrays (T, H, H), the last entries those of t = T.
-    """
-    steps = [cache.at(t) for t in range(len(cache.x))]
-    H = steps[0].o.shape[1]
-    P = jacobian_products(np.concatenate([lstm_step_jacobian(step)[:1] for step in steps]))[1:]
-    through_h = np.concatenate([step.o[:1] * (1 - step.tanh_c[:1] ** 2) for step in steps])  # (T, H): dh_t/dC_t
-    both = P[:, :, H:] + P[:, :, :H] * through_h[:, None, :]  # (T, 2H, H): d[h_T; C_T]/dC_t
-    return both[:, H:], both[:, :H]
 
 
 def _norm(matrices: np.ndarray) -> np.ndarray:

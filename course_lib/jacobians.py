@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from course_lib.cells import LSTMCache, RNNCache
@@ -54,3 +56,18 @@ def jacobian_products(jacobians: np.ndarray) -> np.ndarray:
     for t in reversed(range(sizes["T"])):
         products[t] = products[t + 1] @ jacobians[t]
     return products
+
+
+def cell_derivatives(steps: Sequence[LSTMCache], stream: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """dC_T/dC_t and dh_T/dC_t, total: C_t acts by itself and through h_t (lesson 03, equation 3.9).
+
+        [dh_T; dC_T] / dC_t = P_t[:, C] + P_t[:, h] diag(o_t (1 - tanh² C_t)),  P_t = J_T ... J_{t+1}
+
+    Args:     steps: the caches of steps 1 ... T. stream: which of the N streams.
+    Returns:  two arrays (T, H, H); entries [t - 1] are those of t, the last ones of t = T.
+    """
+    H = steps[0].o.shape[1]
+    P = jacobian_products(np.stack([lstm_step_jacobian(step)[stream] for step in steps]))[1:]
+    through_h = np.stack([step.o[stream] * (1 - step.tanh_c[stream] ** 2) for step in steps])  # (T, H): dh_t/dC_t
+    both = P[:, :, H:] + P[:, :, :H] * through_h[:, None, :]  # (T, 2H, H)
+    return both[:, H:], both[:, :H]

@@ -163,7 +163,8 @@ def number_of_cells(lesson: Lesson) -> list[str]:
 
 def length_of_code(lesson: Lesson) -> list[str]:
     """A code cell has at most 25 lines; the median is at most 6."""
-    found = [f"{where}: {lines(c.source)} lines" for where, c in lesson.code() if lines(c.source) > CODE_LINES]
+    whole = [(where, len(cell.source.splitlines())) for where, cell in lesson.code()]
+    found = [f"{where}: {length} lines" for where, length in whole if length > CODE_LINES]
     lengths = [lines(cell.source) for cell in lesson.editions["en"].cells if cell.cell_type == "code"]
     median = statistics.median(lengths)
     return found + [f"median {median} lines, at most {CODE_LINES_MEDIAN}"] * (median > CODE_LINES_MEDIAN)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from problems import CELLS, few, random_params, random_state
 
 from course_lib.cells import LSTMState
-from course_lib.jacobians import jacobian_products, lstm_step_jacobian, rnn_step_jacobian
+from course_lib.jacobians import cell_derivatives, jacobian_products, lstm_step_jacobian, rnn_step_jacobian
 from course_lib.sequence import lstm_forward, rnn_forward
 from course_lib.shapes import ShapeError
 
@@ -70,6 +70,27 @@ def test_products_are_the_jacobians_of_the_rest_of_the_sequence(cell):
             numeric = differences(lambda s, t=t: flat(forward(x[t:], unflat(cell, s), params)[1]), flat(state))
             state = CELLS[cell].step_forward(x[t], state, params)[0]
         np.testing.assert_allclose(products[t], numeric[0], atol=1e-8)
+
+
+@pytest.mark.parametrize("stream", [0, 1])
+def test_what_a_cell_state_does_to_the_last_states_by_differences(stream):
+    T, N, D, H = 5, 2, 3, 4
+    rng = np.random.default_rng(0)
+    x, initial, params = rng.normal(size=(T, N, D)), random_state(rng, "lstm", N, H), random_params(rng, "lstm", D, H)
+    cache = lstm_forward(x, initial, params)[2]
+    of_c, of_h = cell_derivatives([cache.at(t) for t in range(T)], stream)
+    assert of_c.shape == of_h.shape == (T, H, H)
+    for t in range(1, T + 1):
+        step = cache.at(t - 1)
+        o = step.o  # held: it was computed before C_t
+
+        def last(c, t=t, o=o):
+            state = LSTMState(o * np.tanh(c), c)
+            return flat(lstm_forward(x[t:], state, params)[1] if t < T else state)
+
+        h, c = np.split(differences(last, lstm_forward(x[:t], initial, params)[1].c)[stream], 2)
+        np.testing.assert_allclose(of_c[t - 1], c, atol=1e-8)
+        np.testing.assert_allclose(of_h[t - 1], h, atol=1e-8)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

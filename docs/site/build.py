@@ -1,14 +1,12 @@
 """Build the site: python docs/site/build.py --out build/site --web build/web/node_modules
 
-Nothing is executed: lessons are shown as they were executed when they were built. Every warning of Sphinx is an error. What was
-read is kept beside the result for the next build, and thrown away when the builder changes or a build fails.
+Nothing is executed: lessons are shown as they were executed when they were built. Every warning of Sphinx is an error. The site
+is built anew beside the old one, and takes its place if all went well.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -20,7 +18,6 @@ from pathlib import Path
 from site_pages import HERE, ROOT, Site
 
 MATHJAX = ("tex-chtml-full.js", "output/chtml/fonts")  # the parts of the npm package that pages load
-PACKAGES = ("sphinx", "myst-nb", "myst-parser", "pydata-sphinx-theme", "docutils", "pygments")
 
 
 def main() -> int:
@@ -60,48 +57,35 @@ def trouble(options: argparse.Namespace, site: Site) -> str:
 def build(site: Site, out: Path, mathjax: Path) -> int:
     """Write the sources, run Sphinx, and put the site in the place of the old one if all went well."""
     work = out.with_name(out.name + "-work")
+    shutil.rmtree(work, ignore_errors=True)  # of a build that was killed
     sources, partial = work / "sources", work / "partial"
-    doctrees = work / f"doctrees-{fingerprint()}"
-    stale = [path for path in work.glob("doctrees-*") if path != doctrees]
-    complete = work / "complete"  # there while the doctrees are those of a build without a warning
-    if not complete.exists():
-        stale.append(doctrees)
-    complete.unlink(missing_ok=True)
-    for path in [*stale, partial]:
-        shutil.rmtree(path, ignore_errors=True)
-    sources.mkdir(parents=True, exist_ok=True)
-    site.write(sources)
-    copy_mathjax(mathjax, work / "static/mathjax")
-    lessons = {name[:2]: f"lessons/{name}" for name in site.lessons}
-    course = {"equations": site.equations(), "lessons": lessons, "mathjax": str(work / "static")}
-    course["modules"] = list(site.modules)
-    (work / "course.json").write_text(json.dumps(course), encoding="utf-8")
-    path = os.pathsep.join([str(HERE), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"COURSE_SITE_SOURCES": str(sources), "PYTHONPATH": path}
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "-a", "-q", "-W", "--keep-going", "-j", "2"]
-    status = subprocess.run([*command, "-c", HERE, "-d", doctrees, sources, partial], env=environment, check=False).returncode
-    if status == 0:
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.rmtree(partial / "_sources", ignore_errors=True)  # a folder left empty
-        partial.rename(out)
-        complete.touch()
+    try:
+        site.write(sources)
+        copy_mathjax(mathjax, work / "static/mathjax")
+        lessons = {name[:2]: f"lessons/{name}" for name in site.lessons}
+        course = {"equations": site.equations(), "lessons": lessons, "mathjax": str(work / "static")}
+        course["modules"] = list(site.modules)
+        (work / "course.json").write_text(json.dumps(course), encoding="utf-8")
+        path = os.pathsep.join([str(HERE), str(ROOT), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"COURSE_SITE_SOURCES": str(sources), "PYTHONPATH": path}
+        command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", "-j", "2"]
+        command += ["-c", HERE, "-d", work / "doctrees", sources, partial]
+        status = subprocess.run(command, env=environment, check=False).returncode
+        if status == 0:
+            shutil.rmtree(partial / "_sources", ignore_errors=True)  # a folder left empty
+            if out.exists():
+                out.rename(work / "old")
+            partial.rename(out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return 1 if status else 0
 
 
-def fingerprint() -> str:
-    """A hash of all that decides how a page is read, besides the page: this folder, and the versions of the packages."""
-    digest = hashlib.sha256(" ".join(importlib.metadata.version(name) for name in PACKAGES).encode())
-    for path in sorted(HERE.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
 def copy_mathjax(package: Path, folder: Path) -> None:
-    """Copy what pages load of MathJax, unless it is there."""
+    """Copy what pages load of MathJax."""
     for part in MATHJAX:
-        if not (folder / part).exists():
-            (folder / part).parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if (package / part).is_dir() else shutil.copy2)(package / part, folder / part)
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (package / part).is_dir() else shutil.copy2)(package / part, folder / part)
 
 
 if __name__ == "__main__":

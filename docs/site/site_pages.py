@@ -75,7 +75,7 @@ class Site:
         return [name for name, used in self.used.items() if module in used]
 
     def write(self, folder: Path) -> None:
-        """Write everything; a file whose content is the same stays as it is, so that Sphinx need not read it again."""
+        """Write everything."""
         wanted = {
             "index.md": self.front(),
             "notation.md": (HERE / "notation.md").read_text(encoding="utf-8"),
@@ -96,7 +96,9 @@ class Site:
         wanted["project/library.md"] = self.library()
         for section in filter(self.parts, SECTIONS):
             wanted[f"{section}/index.md"] = self.section(section, wanted)
-        _replace(folder, wanted)
+        for name, text in wanted.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
         for picture in filter(lambda file: (ROOT / file).exists(), sorted(self.pictures)):  # Sphinx says which is not
             (folder / picture).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / picture, folder / picture)
@@ -216,15 +218,3 @@ def _markdown(text: str) -> str:
     """A sentence of a docstring in Markdown: its code stays code, no other sign means anything."""
     parts = re.split(r"(``[^`]+``)", text)
     return "".join(part[1:-1] if part.startswith("``") else re.sub(r"([\\*_$<>\[\]])", r"\\\1", part) for part in parts)
-
-
-def _replace(folder: Path, wanted: dict[str, str]) -> None:
-    """Make the folder hold these files; the same content keeps its time, what is not wanted goes."""
-    for path in [path for path in folder.rglob("*") if path.is_file()]:
-        if path.relative_to(folder).as_posix() not in wanted:
-            path.unlink()
-    for name, text in wanted.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
