@@ -27,14 +27,15 @@ class Explorer:
 
     A kind of explorer says in ``said`` and ``draw`` what its figure shows at the controls' present positions.
 
-    Attributes: each control by its name, an ipywidget whose ``value`` can be set from code, too; image, line, box.
+    Attributes: controls, by name, and each by its name, an ipywidget whose ``value`` can be set from code, too; image, line,
+                box.
     Args:       figure: its axes and texts are made once, ``draw`` moves them. controls: name -> widget, at the position to
                 start from. settings: name -> another position to start from.
     Raises:     ValueError: a setting that names no control, or a position that the control does not have.
     """
 
     def __init__(self, figure: Figure, controls: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        self._figure, self._controls, self._moving = figure, dict(controls), False
+        self._figure, self.controls, self._moving = figure, dict(controls), False
         vars(self).update(controls)
         unknown = [name for name in settings if name not in controls]
         if unknown:
@@ -71,7 +72,7 @@ class Explorer:
             return
         self._moving = True
         try:
-            self.moved(next(name for name, control in self._controls.items() if control is change["owner"]))
+            self.moved(next(name for name, control in self.controls.items() if control is change["owner"]))
         finally:
             self._moving = False
         self._redraw()

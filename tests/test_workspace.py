@@ -35,6 +35,16 @@ def shop(tmp_path):
     return lessons, tmp_path / "work"
 
 
+def edited_and_updated(shop: tuple[Path, Path]) -> tuple[Path, Path]:
+    """Lay the lessons, edit a copy, ship a second version, update."""
+    lessons, work = shop
+    update(work, lessons)
+    write(work / "00_a.ipynb", "mine")
+    write(lessons / "00_a.ipynb", "second")
+    update(work, lessons)
+    return shop
+
+
 def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
@@ -85,11 +95,7 @@ def test_an_edited_lesson_stays_and_each_new_version_lies_beside_it(shop):
 
 
 def test_a_new_version_that_was_thrown_away_does_not_come_back_but_a_lesson_does(shop):
-    lessons, work = shop
-    update(work, lessons)
-    write(work / "00_a.ipynb", "mine")
-    write(lessons / "00_a.ipynb", "second")
-    update(work, lessons)
+    lessons, work = edited_and_updated(shop)
     (work / "00_a.new.ipynb").unlink()
     (work / "01_b.ipynb").rename(work / "my_b.ipynb")
     assert update(work, lessons) == [f"{work / '01_b.ipynb'}: new"]
@@ -97,11 +103,7 @@ def test_a_new_version_that_was_thrown_away_does_not_come_back_but_a_lesson_does
 
 
 def test_taking_the_new_version_over_ends_the_matter(shop):
-    lessons, work = shop
-    update(work, lessons)
-    write(work / "00_a.ipynb", "mine")
-    write(lessons / "00_a.ipynb", "second")
-    update(work, lessons)
+    lessons, work = edited_and_updated(shop)
     (work / "00_a.new.ipynb").replace(work / "00_a.ipynb")
     assert update(work, lessons) == []
     write(lessons / "00_a.ipynb", "third")
