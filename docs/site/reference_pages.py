@@ -30,19 +30,11 @@ SUBJECTS = {
     "Grading": "grading grading_plan grading_watch grading_worker grading_kernel",
     "The command line": "cli cli_train cli_generate cli_chat cli_models cli_classify cli_grade doctor",
 }
-OTHERS = "Further modules"  # those that no subject lists
 
 
 def by_subject(names: list[str]) -> dict[str, list[str]]:
-    """The modules of each subject; no module is lost."""
-    left = dict.fromkeys(names)
-    groups = {}
-    for subject, listed in SUBJECTS.items():
-        found = [name for name in listed.split() if name in left]
-        for name in found:
-            del left[name]
-        groups[subject] = found
-    groups[OTHERS] = list(left)
+    """The modules of each subject; a subject without any is left out."""
+    groups = {subject: [name for name in listed.split() if name in names] for subject, listed in SUBJECTS.items()}
     return {subject: found for subject, found in groups.items() if found}
 
 

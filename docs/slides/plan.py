@@ -73,7 +73,7 @@ def without_imports(source: str) -> str:
 
 def is_shown(cell: NotebookNode) -> bool:
     """Whether a cell of the learner edition is on a slide."""
-    hidden = slide_type(cell) in {"skip", "notes"} or tags(cell) & {"check", "solution", "instructor"}
+    hidden = slide_type(cell) in {"skip", "notes"} or "check" in tags(cell)
     return not hidden and bool(without_imports(cell.source).strip() if cell.cell_type == "code" else cell.source.strip())
 
 
